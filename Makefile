@@ -1,0 +1,63 @@
+# `make` sets everything up and runs the pipeline to a results table; `make test` sets everything up and tests.
+PYTHON ?= python3
+READY := .venv/ready
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+# The longest first, so that no core is left with one of them at the end.
+TRAININGS := train@ten-bn train@four-bn train@ten train@four trial
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := src
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: all setup test lint ui sync docs lock clean help
+
+all: setup ## Set up, run the whole pipeline, print the results (the default)
+	@python -m quartet.params
+	@python -m quartet.tracking
+	@dvc repro -q --single-item $(if $(QUARTET_MNIST),--force) fetch
+	@dvc repro -q preprocess
+	@printf '%s\n' $(TRAININGS) | QUARTET_PROGRESS=lines xargs -P $(CORES) -I{} dvc repro -q --single-item {}
+	@dvc repro -q
+	@echo; cat stages/plot/results.md
+	@echo 'Next: make ui               compare the runs in MLflow, at http://127.0.0.1:5000'
+	@echo '      . .venv/bin/activate  then: dvc exp run -S bn=true; dvc exp show; dvc plots show'
+	@grep -q '"data": "mnist"' data/raw/source.json || \
+	  echo '      QUARTET_MNIST=<directory or URL of its four files> make: this was sample data, now MNIST'
+
+setup: $(READY) ## Make .venv with the pinned packages; give this repository a git identity if it has none
+	@git config user.name >/dev/null || { git config user.name mnist-quartet; \
+	  echo 'setup: git has no user.name: set to "mnist-quartet" in this repository, since dvc exp run needs one'; }
+	@git config user.email >/dev/null || { git config user.email mnist-quartet@localhost; \
+	  echo 'setup: git has no user.email: set to "mnist-quartet@localhost" in this repository'; }
+
+# --no-compile: Python compiles what is imported when it is; compiling all of it takes a minute.
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "setup: Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	@echo 'setup: installing the packages of requirements.txt into .venv (a minute or two)'
+	@$(PYTHON) -m venv --clear .venv
+	@python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
+	@touch $@
+
+test: setup ## Set up, then ruff, mypy and pytest
+	ruff check
+	ruff format --check
+	mypy
+	pytest
+
+ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
+	mlflow ui --host 127.0.0.1
+
+sync: setup ## Make MLflow agree with the models that DVC has
+	@python -m quartet.sync
+
+lock: setup ## Pin all packages anew in requirements.txt (needs uv)
+	uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --group dev pyproject.toml \
+	  | grep -v -E '^(cuda-|nvidia-|triton)' > requirements.txt.part # torch pins these itself, for its CUDA builds alone
+	mv requirements.txt.part requirements.txt
+
+clean: ## Remove results, data, MLflow's store and .venv; keep DVC's cache
+	rm -rf .venv .checkpoints dvc_plots mlflow.db* .mypy_cache .ruff_cache
+	find data stages mlruns -mindepth 1 ! -name .gitignore -delete
+
+help: ## Say what each target does
+	@grep -h -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10

@@ -1,0 +1,54 @@
+"""The state of an unfinished training, kept beside DVC's outputs so that the next run goes on from it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from quartet import errors, files
+
+FOLDER = Path(".checkpoints")
+
+
+class CheckpointFile:
+    """The checkpoint of one training; leaving the block without an error deletes it.
+
+    It names the fingerprint of what it belongs to; one that is damaged or another training's is warned of and ignored.
+    """
+
+    def __init__(self, name: str, fingerprint: str) -> None:
+        self.path, self.name, self.fingerprint = FOLDER / f"{name}.pt", name, fingerprint
+
+    def __enter__(self) -> CheckpointFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:
+        if kind is None:
+            self.path.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The state of the last finished epoch, if there is one of this training."""
+        if not self.path.exists():
+            return None
+        try:
+            saved = torch.load(self.path, weights_only=True)
+            fingerprint, state = saved["fingerprint"], saved["state"]
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError, OSError):
+            errors.warn(f"{self.path}: damaged; ignored, {self.name} starts at epoch 1")
+            return None
+        if fingerprint != self.fingerprint:
+            errors.warn(f"{self.path}: of other parameters, data or code; ignored, {self.name} starts at epoch 1")
+            return None
+        print(f"{self.name}: resumed after epoch {len(state['history'])}", flush=True)
+        return dict(state)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep the state of an epoch just finished, in place of the one before."""
+        content = io.BytesIO()
+        torch.save({"fingerprint": self.fingerprint, "state": state}, content)
+        files.write_bytes(self.path, content.getvalue())

@@ -1,0 +1,35 @@
+"""history.csv: a line for each epoch of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from quartet import files, paths
+from quartet.errors import InputError
+
+
+class Epoch(NamedTuple):
+    """A line of the history: mean losses over all images (cross-entropy, natural logarithm), accuracy 0 to 1."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+
+
+def write(name: str, epochs: Sequence[Epoch]) -> None:
+    """Write the history of a training."""
+    files.write_csv(paths.history(name), [epoch._asdict() for epoch in epochs])
+
+
+def read(name: str) -> list[Epoch]:
+    """Read the history of a training; InputError where the file is missing or is not one."""
+    path = paths.history(name)
+    try:
+        return [
+            Epoch(int(row["epoch"]), float(row["train_loss"]), float(row["val_loss"]), float(row["val_accuracy"]))
+            for row in files.read_csv(path)
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not a history of epochs; `dvc repro --force {name}` makes it anew") from None

@@ -1,0 +1,43 @@
+"""Stage preprocess: check the IDX files, hold images out for validation, write data/split/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quartet import data, errors, files, params, paths
+from quartet.errors import InputError
+
+
+def main() -> None:
+    """Read data/raw/, write one file for each split and the manifest that describes them."""
+    settings = params.load().data
+    source = files.read_json(paths.SOURCE)
+    for name, expected in source["sha256"].items():
+        if files.sha256(paths.RAW / name) != expected:
+            raise InputError(f"{paths.RAW / name}: not the file that fetch recorded; run `dvc repro --force fetch`")
+    pool = data.read_pair(paths.RAW / "train-images-idx3-ubyte", paths.RAW / "train-labels-idx1-ubyte")
+    test = data.read_pair(paths.RAW / "t10k-images-idx3-ubyte", paths.RAW / "t10k-labels-idx1-ubyte")
+    kept, held_out = data.split_indices(len(pool.images), settings.validation_fraction, settings.seed)
+    splits = {
+        "train": data.Split(pool.images[kept], pool.labels[kept]),
+        "validation": data.Split(pool.images[held_out], pool.labels[held_out]),
+        "test": test,
+    }
+    manifest: dict[str, Any] = {"data": source["data"], "splits": {}}
+    for name, split in splits.items():
+        counts = data.digit_counts(split.labels)
+        if 0 in counts:
+            raise InputError(f"split {name}: no image of digit {counts.index(0)}; change data.validation_fraction or data.seed")
+        data.save_split(name, split)
+        manifest["splits"][name] = {
+            "images": len(split.images),
+            "digit_counts": counts,
+            "sha256": files.sha256(data.split_path(name)),
+        }
+    files.write_json(paths.MANIFEST, manifest)
+    title = data.TITLES[source["data"]]
+    print(f"preprocess: {title}: " + ", ".join(f"{len(split.images):,} {name}" for name, split in splits.items()))
+
+
+if __name__ == "__main__":
+    errors.run(main)

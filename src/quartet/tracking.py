@@ -1,0 +1,275 @@
+"""MLflow: a run for each training, found again by the training's fingerprint. No other module knows MLflow.
+
+Everything here says what MLflow should hold and adds what is missing, so that doing it twice, resuming, or coming back
+after a failure all end with the same run. A failure here is one warning; it never costs a training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from quartet import errors, paths
+from quartet.data import SIDE, TITLES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from torch import nn
+
+    from quartet.history import Epoch
+
+EXPERIMENT = "mnist-quartet"
+# How MLflow's client behaves here unless the user says otherwise: quiet, and bounded where a server does not answer.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class _Session(NamedTuple):
+    client: MlflowClient
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluate found out about a trained model, for the model's run."""
+
+    metrics: Mapping[str, float]
+    artifacts: Sequence[Path]
+    network: nn.Sequential
+
+
+def uri() -> str:
+    """MLFLOW_TRACKING_URI where it is set, else the database in the project's root: where bare `mlflow ui` looks."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.project_root() / 'mlflow.db'}"
+
+
+def initialise() -> None:
+    """Make the store and the experiment, once, before trainings that run side by side."""
+    attempt(lambda: _experiment_id(_client()))
+
+
+@contextmanager
+def live(description: Mapping[str, Any]) -> Iterator[Callable[[Epoch], None]]:
+    """Open the run of a training for the block, which gets a function that logs an epoch.
+
+    `description` is what `train.describe` returns. The run ends as FINISHED, as FAILED where the block raises, or as KILLED
+    where it is stopped.
+    """
+    session = attempt(lambda: _open(_client(), description))
+    history: list[Epoch] = []
+    missed = session is None
+
+    def log(epoch: Epoch) -> None:
+        nonlocal missed
+        history.append(epoch)
+        if session and not missed:
+            missed = attempt(lambda: _log_epochs(session, [epoch])) is None
+
+    status = "FAILED"
+    try:
+        yield log
+        status = "FINISHED"
+    except (KeyboardInterrupt, errors.Terminated):
+        status = "KILLED"
+        raise
+    finally:
+        if session:
+            attempt(lambda: _close(session, history if missed else [], status), quiet=missed)
+
+
+def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluation: Evaluation | None) -> None:
+    """Make the run of a training hold its whole history and, where there is one, its evaluation.
+
+    A training that has no run gets one, tagged `restored`: DVC brought its files from the cache and nothing ran.
+    """
+    client = _client()
+    run = _find(client, description["fingerprint"]) or _create(client, description, restored=True)
+    session = _Session(client, run.info.run_id)
+    _log_epochs(session, history)
+    if evaluation:
+        _log_evaluation(session, evaluation)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
+    """The action's value, or None after one warning where it fails: tracking never costs a result."""
+    try:
+        return action()
+    except Exception as error:  # noqa: BLE001: whatever the store raises, the training goes on
+        if not quiet:
+            problem = " ".join(str(error).split())[:300]
+            errors.warn(
+                f"MLflow ({uri()}) failed: {type(error).__name__}: {problem} -- the work goes on without it;"
+                " `make sync` brings it up to date"
+            )
+        return None
+
+
+def _client() -> MlflowClient:
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri())
+    return mlflow.MlflowClient(uri())
+
+
+def _experiment_id(client: MlflowClient) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        root = paths.project_root()
+        location = None if os.environ.get("MLFLOW_TRACKING_URI") else (root / "mlruns").as_uri()
+        try:
+            return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        except MlflowException:  # another process was first
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                raise
+    return str(experiment.experiment_id)
+
+
+def _find(client: MlflowClient, fingerprint: str) -> Run | None:
+    found = client.search_runs([_experiment_id(client)], f"tags.fingerprint = '{fingerprint}'", max_results=1)
+    return found[0] if found else None
+
+
+def _create(client: MlflowClient, description: Mapping[str, Any], restored: bool = False) -> Run:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    tags = _tags(description) | ({"restored": "true"} if restored else {})
+    run = client.create_run(_experiment_id(client), run_name=description["variant"], tags=tags)
+    hyperparameters = {**description["hyperparameters"], "groups": description["groups"], "data": description["data"]}
+    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in hyperparameters.items()])
+    inputs = [
+        DatasetInput(
+            Dataset(
+                name=f"{TITLES[description['data']]}: {split}",
+                digest=digest[:36],
+                source_type="local",
+                source=json.dumps({"uri": f"data/split/{split}.npz"}),
+            ),
+            [InputTag("mlflow.data.context", split)],
+        )
+        for split, digest in description["splits"].items()
+    ]
+    client.log_inputs(run.info.run_id, inputs)
+    return run
+
+
+def _open(client: MlflowClient, description: Mapping[str, Any]) -> _Session:
+    run = _find(client, description["fingerprint"])
+    if run is None:
+        run = _create(client, description)
+    else:
+        for key, value in _tags(description).items():
+            client.set_tag(run.info.run_id, key, value)
+        client.update_run(run.info.run_id, status="RUNNING")
+    return _Session(client, run.info.run_id)
+
+
+def _close(session: _Session, missed: Sequence[Epoch], status: str) -> None:
+    if missed:
+        _log_epochs(session, missed)
+    session.client.set_terminated(session.run_id, status)
+
+
+def _log_epochs(session: _Session, epochs: Sequence[Epoch]) -> bool:
+    """Log the epochs that the run does not hold yet: MLflow would store a repeated step twice."""
+    from mlflow.entities import Metric
+
+    logged = {metric.step for metric in session.client.get_metric_history(session.run_id, "train_loss")}
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(key, value, now, epoch.epoch)
+        for epoch in epochs
+        if epoch.epoch not in logged
+        for key, value in epoch._asdict().items()
+        if key != "epoch"
+    ]
+    if metrics:
+        session.client.log_batch(session.run_id, metrics=metrics)
+    return True
+
+
+def _log_evaluation(session: _Session, evaluation: Evaluation) -> None:
+    digest = hashlib.sha256(json.dumps(dict(evaluation.metrics), sort_keys=True).encode())
+    for path in evaluation.artifacts:
+        digest.update(path.name.encode() + path.read_bytes())
+    run = session.client.get_run(session.run_id)
+    if run.data.tags.get("evaluation") == digest.hexdigest():
+        return
+    for key, value in evaluation.metrics.items():
+        if run.data.metrics.get(key) != value:
+            session.client.log_metric(session.run_id, key, value)
+    for path in evaluation.artifacts:
+        session.client.log_artifact(session.run_id, str(path))
+    if not (run.outputs and run.outputs.model_outputs):
+        _log_model(run, evaluation.network)
+    session.client.set_tag(session.run_id, "evaluation", digest.hexdigest())
+
+
+def _log_model(run: Run, network: nn.Sequential) -> None:
+    """Log the network, sigmoid included, as pt2: no pickle is needed to load it."""
+    import mlflow
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    classes = list(network.parameters())[-1].numel()
+    float32 = np.dtype(np.float32)
+    with mlflow.start_run(run_id=run.info.run_id):
+        mlflow.pytorch.log_model(
+            network,
+            name="model",
+            serialization_format="pt2",
+            # A batch of one would fix the model's batch size to one.
+            input_example=np.zeros((2, 1, SIDE, SIDE), np.float32),
+            signature=ModelSignature(
+                Schema([TensorSpec(float32, (-1, 1, SIDE, SIDE), "pixels from 0 to 1")]),
+                Schema([TensorSpec(float32, (-1, classes), "score of each class")]),
+            ),
+            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy")],
+        )
+    if run.info.end_time:
+        mlflow.MlflowClient().set_terminated(run.info.run_id, run.info.status, run.info.end_time)
+
+
+def _tags(description: Mapping[str, Any]) -> dict[str, str]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    tags = {
+        "variant": description["variant"],
+        "data": TITLES[description["data"]],
+        "fingerprint": description["fingerprint"],
+        "stage": os.environ.get("DVC_STAGE"),
+        "dvc.exp.name": os.environ.get("DVC_EXP_NAME"),
+        "dvc.exp.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": "dvc.yaml",
+        "mlflow.source.type": "PROJECT",
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+if __name__ == "__main__":
+    errors.run(initialise)

@@ -1,0 +1,81 @@
+"""Stages train@<variant> and trial: train one model, write stages/train/<name>/."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quartet import data, errors, files, history, model, params, paths, tracking, training
+from quartet.checkpoint import CheckpointFile
+from quartet.errors import InputError
+from quartet.progress import Progress
+
+
+def code_digest() -> str:
+    """The SHA-256 over the modules of this project that are loaded, and PyTorch's version without its build."""
+    digest = hashlib.sha256(torch.__version__.split("+")[0].encode())
+    loaded = {Path(module.__file__) for name, module in sys.modules.items() if name.startswith("quartet") and module.__file__}
+    for path in sorted(loaded | {Path(__file__)}, key=lambda path: path.name):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def describe(name: str, settings: params.Params, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a training is: its name, hyperparameters, class groups and data, and the fingerprint of these and the code."""
+    hyperparameters = settings.hyperparameters(name)
+    description = {
+        "variant": name,
+        "hyperparameters": hyperparameters.model_dump(),
+        "groups": [list(group) for group in settings.class_groups(hyperparameters.classes)],
+        "data": manifest["data"],
+        "splits": {split: manifest["splits"][split]["sha256"] for split in ("train", "validation")},
+    }
+    whole = json.dumps({**description, "code": code_digest()}, sort_keys=True)
+    return {**description, "fingerprint": hashlib.sha256(whole.encode()).hexdigest()}
+
+
+def load_examples(split: str, groups: list[list[int]]) -> training.Examples:
+    """A split as tensors, its digits as the classes of `groups`."""
+    loaded = data.load_split(split)
+    return training.Examples(torch.from_numpy(loaded.images), torch.from_numpy(data.merge(loaded.labels, groups)))
+
+
+def main() -> None:
+    """Train the model that the command line names, one of params.TRAININGS."""
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in params.TRAININGS:
+        raise InputError(f"train: expected one of {', '.join(params.TRAININGS)}, found '{' '.join(sys.argv[1:])}'")
+    settings = params.load()
+    hyperparameters = settings.hyperparameters(name)
+    description = describe(name, settings, data.load_manifest())
+    train, validation = (load_examples(split, description["groups"]) for split in ("train", "validation"))
+    if hyperparameters.batch_size > len(train.images):
+        raise InputError(
+            f"{paths.PARAMS}: batch_size: expected at most the {len(train.images)} training images,"
+            f" found {hyperparameters.batch_size}"
+        )
+    progress = Progress(name, hyperparameters.epochs, math.ceil(len(train.images) / hyperparameters.batch_size))
+    with CheckpointFile(name, description["fingerprint"]) as checkpoint, tracking.live(description) as log:
+        def on_epoch(epoch: history.Epoch) -> None:
+            progress.epoch(epoch)
+            log(epoch)
+
+        network, epochs = training.fit(
+            hyperparameters, train, validation, on_step=progress.step, on_epoch=on_epoch, checkpoint=checkpoint
+        )
+        progress.close()
+        layers = model.layer_table(network)
+        totals = {key: sum(row[key] for row in layers) for key in ("trainable", "non_trainable")}
+        history.write(name, epochs)
+        files.write_json(paths.summary(name), {**description, "layers": layers, "parameters": totals})
+        model.save_weights(paths.model(name), network, description)
+
+
+if __name__ == "__main__":
+    errors.run(main)

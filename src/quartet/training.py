@@ -1,0 +1,170 @@
+"""The training loop: the same bytes from the same hyperparameters, data and code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from quartet import model
+from quartet.errors import WorkError
+from quartet.history import Epoch
+from quartet.params import Hyperparameters
+
+
+class Examples(NamedTuple):
+    """Images uint8 [n, 28, 28] and classes int64 [n]."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class DivergedError(WorkError):
+    """The training loss is no longer a finite number."""
+
+
+class Checkpoint(Protocol):
+    """Where a training's state is kept between epochs."""
+
+    def load(self) -> dict[str, Any] | None: ...
+
+    def save(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class _State:
+    """All that the next epoch depends on."""
+
+    network: nn.Sequential
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None
+    generator: torch.Generator
+    history: list[Epoch]
+
+    def capture(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "generator": self.generator.get_state(),
+            "history": [tuple(epoch) for epoch in self.history],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.generator.set_state(state["generator"])
+        self.history[:] = [Epoch(*epoch) for epoch in state["history"]]
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """One thread and deterministic algorithms inside the block; the thread count decides the order of sums."""
+    threads, was = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was)
+        torch.set_num_threads(threads)
+
+
+def fit(
+    hyperparameters: Hyperparameters,
+    train: Examples,
+    validation: Examples,
+    *,
+    classes: int | None = None,
+    on_step: Callable[[int, int], None] = lambda epoch, step: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[nn.Sequential, list[Epoch]]:
+    """Train a network with Adam on softmax cross-entropy; returns the last epoch's network and the history.
+
+    The weights, the order of images and their augmentation come from `hyperparameters.seed` alone. With a checkpoint the
+    training goes on after the last epoch that it holds, bit for bit as if it had not been interrupted. `on_epoch` is called
+    for each epoch trained here, `on_step` with the epoch and the step before each batch.
+
+    Raises DivergedError, with the epoch and the step, at the first loss that is not finite.
+    """
+    with deterministic(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(hyperparameters.seed)
+        network = model.build(classes or hyperparameters.classes, hyperparameters.bn)
+        optimizer = torch.optim.Adam(network.parameters(), lr=hyperparameters.lr, fused=True)
+        steps = math.ceil(len(train.images) / hyperparameters.batch_size)
+        scheduler = None
+        if hyperparameters.schedule == "onecycle":
+            scheduler = OneCycleLR(optimizer, max_lr=hyperparameters.lr, total_steps=steps * hyperparameters.epochs)
+        generator = torch.Generator().manual_seed(hyperparameters.seed)
+        state = _State(network, optimizer, scheduler, generator, history=[])
+        if checkpoint and (saved := checkpoint.load()):
+            state.restore(saved)
+        for number in range(len(state.history) + 1, hyperparameters.epochs + 1):
+            train_loss = _train_epoch(state, hyperparameters, train, lambda step, number=number: on_step(number, step))
+            state.history.append(Epoch(number, train_loss, *evaluate(network, validation)))
+            if checkpoint:
+                checkpoint.save(state.capture())
+            on_epoch(state.history[-1])
+        return network.eval(), state.history
+
+
+def _train_epoch(
+    state: _State, hyperparameters: Hyperparameters, train: Examples, on_step: Callable[[int], None]
+) -> float:
+    """One pass over the shuffled training images; returns their mean loss, each taken as its batch was trained on."""
+    state.network.train()
+    order = torch.randperm(len(train.images), generator=state.generator)
+    total = 0.0
+    for step, batch in enumerate(order.split(hyperparameters.batch_size), start=1):
+        on_step(step)
+        images = model.pixels(train.images[batch])
+        if hyperparameters.augment:
+            images = augmented(images, state.generator)
+        loss = functional.cross_entropy(state.network(images), train.labels[batch])
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        if state.scheduler:
+            state.scheduler.step()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the training loss became {value} in epoch {len(state.history) + 1}, step {step}; lower lr ({hyperparameters.lr})"
+            )
+        total += value * len(batch)
+    return total / len(train.images)
+
+
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image float32 [n, 1, 28, 28] rotated by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels."""
+    angle, scale, shift_x, shift_y = torch.rand(4, len(images), generator=generator).mul_(2).sub_(1)
+    angle, scale = angle * math.radians(10), 1 + scale * 0.1
+    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+    pixel = 2 / images.shape[-1]
+    rows = (cosine, -sine, shift_x * 2 * pixel, sine, cosine, shift_y * 2 * pixel)
+    grid = functional.affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, align_corners=False)
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
+def predict(network: nn.Sequential, images: Tensor) -> Tensor:
+    """The logits float32 [n, classes] of images uint8 [n, 28, 28], in batches; the network must be in evaluation mode."""
+    with torch.inference_mode():
+        return torch.cat([network(model.pixels(batch)) for batch in images.split(1_000)])
+
+
+def evaluate(network: nn.Sequential, examples: Examples) -> tuple[float, float]:
+    """The mean cross-entropy and the accuracy 0 to 1 over all examples; leaves the network in evaluation mode."""
+    logits = predict(network.eval(), examples.images)
+    loss = functional.cross_entropy(logits, examples.labels).item()
+    return loss, (logits.argmax(dim=1) == examples.labels).double().mean().item()
