@@ -8,6 +8,8 @@ TRAININGS := train@ten-bn train@four-bn train@ten train@four trial
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := src
 export MLFLOW_DISABLE_TELEMETRY := true
+# Where it is set, every start would compile MLflow and PyTorch anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: all setup test lint ui sync docs lock clean help
 
