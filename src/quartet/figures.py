@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from quartet.history import Epoch
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "font.size": 10,
     "axes.titlesize": 11,
@@ -67,9 +67,7 @@ def accuracies(title: str, data_title: str, histories: Mapping[str, Sequence[Epo
         return _png(figure)
 
 
-def confusions(
-    title: str, data_title: str, class_names: Sequence[str], matrices: Mapping[str, NDArray[np.int64]]
-) -> bytes:
+def confusions(title: str, data_title: str, class_names: Sequence[str], matrices: Mapping[str, NDArray[np.int64]]) -> bytes:
     """A panel for each model: its confusion matrix, rows true and columns predicted, shaded by each row's share. PNG."""
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = _panels(title, data_title, len(matrices), (5.6, 5.4))

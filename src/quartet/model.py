@@ -35,7 +35,8 @@ def build(classes: int, bn: bool) -> nn.Sequential:
     layers["pool3"] = nn.AvgPool2d(2)
     layers["flatten"] = nn.Flatten()
     layers["output"] = nn.Linear(16, classes)
-    return nn.Sequential(layers).to(memory_format=torch.channels_last)
+    network = nn.Sequential(layers)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # PyTorch's stub lacks it
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -60,13 +61,15 @@ def layer_table(network: nn.Sequential) -> list[dict[str, Any]]:
     with torch.inference_mode():
         for name, layer in network.named_children():
             value = layer(value)
-            rows.append({
-                "layer": name,
-                "type": type(layer).__name__,
-                "output_shape": list(value.shape[1:]),
-                "trainable": sum(parameter.numel() for parameter in layer.parameters()),
-                "non_trainable": sum(buffer.numel() for buffer in layer.buffers() if buffer.is_floating_point()),
-            })
+            rows.append(
+                {
+                    "layer": name,
+                    "type": type(layer).__name__,
+                    "output_shape": list(value.shape[1:]),
+                    "trainable": sum(parameter.numel() for parameter in layer.parameters()),
+                    "non_trainable": sum(buffer.numel() for buffer in layer.buffers() if buffer.is_floating_point()),
+                }
+            )
     network.train(training)
     return rows
 
@@ -87,9 +90,11 @@ def load_weights(path: Path, variant: str) -> tuple[nn.Sequential, dict[str, Any
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["quartet"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dictionary
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a dictionary
         if description["variant"] != variant:
-            raise InputError(f"{path}: expected the weights of '{variant}', found those of '{description['variant']}'; {advice}")
+            raise InputError(
+                f"{path}: expected the weights of '{variant}', found those of '{description['variant']}'; {advice}"
+            )
         if description["weights_sha256"] != _digest(tensors):
             raise InputError(f"{path}: the weights are not the ones whose SHA-256 its header names: damaged; {advice}")
         network = build(len(description["groups"]), description["hyperparameters"]["bn"])

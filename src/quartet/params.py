@@ -25,7 +25,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=False, use_attribute_docstrings=True
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        populate_by_name=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -102,7 +107,9 @@ class _Yaml12Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark
+                )
             seen.append(key)
         return super().construct_mapping(node, deep)
 
@@ -118,7 +125,7 @@ for _tag, _pattern, _first in (
     ("merge", r"<<", "<"),
 ):
     _Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
-_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value))
 
 
 def load(path: Path = paths.PARAMS) -> Params:
@@ -128,7 +135,7 @@ def load(path: Path = paths.PARAMS) -> Params:
     wrong type or out of range: the key, what was found and what is allowed.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Yaml12Loader)  # noqa: S506: a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), _Yaml12Loader)  # noqa: S506 -- a SafeLoader
     except FileNotFoundError:
         raise InputError(f"{path}: missing; run in the project's root, or `git checkout {path}`") from None
     except UnicodeDecodeError:
@@ -139,7 +146,9 @@ def load(path: Path = paths.PARAMS) -> Params:
         problem = getattr(error, "problem", None) or str(error)
         raise InputError(f"{path}:{where} not valid YAML: {problem}; mend that line") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping of keys, found {_found(content)}; `git checkout {path}` brings it back")
+        raise InputError(
+            f"{path}: expected a mapping of keys, found {_found(content)}; `git checkout {path}` brings it back"
+        )
     try:
         return Params.model_validate(content)
     except ValidationError as error:

@@ -47,7 +47,9 @@ def main() -> None:
         classes = data.class_names(next(iter(chosen.values())).summary["groups"])
         confusions = {panel: matrix(result) for panel, result in chosen.items()}
         files.write_bytes(paths.PLOT / f"loss-{file}.png", figures.losses(f"{name}: loss", title, epochs))
-        files.write_bytes(paths.PLOT / f"accuracy-{file}.png", figures.accuracies(f"{name}: validation accuracy", title, epochs))
+        files.write_bytes(
+            paths.PLOT / f"accuracy-{file}.png", figures.accuracies(f"{name}: validation accuracy", title, epochs)
+        )
         files.write_bytes(
             paths.PLOT / f"confusion-{file}.png",
             figures.confusions(f"{name}: confusion on the test set", title, classes, confusions),

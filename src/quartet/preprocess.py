@@ -27,7 +27,9 @@ def main() -> None:
     for name, split in splits.items():
         counts = data.digit_counts(split.labels)
         if 0 in counts:
-            raise InputError(f"split {name}: no image of digit {counts.index(0)}; change data.validation_fraction or data.seed")
+            raise InputError(
+                f"split {name}: no image of digit {counts.index(0)}; change data.validation_fraction or data.seed"
+            )
         data.save_split(name, split)
         manifest["splits"][name] = {
             "images": len(split.images),

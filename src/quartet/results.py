@@ -49,16 +49,18 @@ def measured(results: Mapping[str, Result]) -> str:
         first, last = result.epochs[0], result.epochs[-1]
         low, high = interval(result.correct)
         parameters = result.summary["parameters"]
-        rows.append({
-            "model": name,
-            "parameters": f"{parameters['trainable']:,}"
-            + (f" (+ {parameters['non_trainable']})" if parameters["non_trainable"] else ""),
-            "train loss": f"{last.train_loss:.4f}",
-            "val loss": f"{last.val_loss:.4f}",
-            "val acc. % first → last": f"{100 * first.val_accuracy:.2f} → {100 * last.val_accuracy:.2f}",
-            "test acc. % [95 % interval]": f"{100 * result.metrics['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
-            "macro F1": f"{result.metrics['macro_f1']:.4f}",
-        })
+        rows.append(
+            {
+                "model": name,
+                "parameters": f"{parameters['trainable']:,}"
+                + (f" (+ {parameters['non_trainable']})" if parameters["non_trainable"] else ""),
+                "train loss": f"{last.train_loss:.4f}",
+                "val loss": f"{last.val_loss:.4f}",
+                "val acc. % first → last": f"{100 * first.val_accuracy:.2f} → {100 * last.val_accuracy:.2f}",
+                "test acc. % [95 % interval]": f"{100 * result.metrics['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
+                "macro F1": f"{result.metrics['macro_f1']:.4f}",
+            }
+        )
     return table(rows)
 
 
@@ -78,13 +80,17 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
         ]
         for measure, ours, theirs, form in pairs:
             same_data = comparable or measure == "trainable parameters"
-            rows.append({
-                "model": name,
-                "figure": measure,
-                "ours": f"{ours:{form}}",
-                "report" if comparable else "report (MNIST: not comparable)": "–" if theirs is None else f"{theirs:{form}}",
-                "difference": "–" if theirs is None or not same_data else f"{ours - theirs:+{form}}",
-            })
+            rows.append(
+                {
+                    "model": name,
+                    "figure": measure,
+                    "ours": f"{ours:{form}}",
+                    "report" if comparable else "report (MNIST: not comparable)": "–"
+                    if theirs is None
+                    else f"{theirs:{form}}",
+                    "difference": "–" if theirs is None or not same_data else f"{ours - theirs:+{form}}",
+                }
+            )
     return table(rows)
 
 
@@ -112,14 +118,16 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
     for question, before, after in questions:
         gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
         p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-        rows.append({
-            "what changes": question,
-            "before %": f"{100 * before.mean():.2f}",
-            "after %": f"{100 * after.mean():.2f}",
-            "points": f"{100 * (after.mean() - before.mean()):+.2f}",
-            "images gained / lost": f"{gained} / {lost}",
-            "p": f"{p:.2g}",
-        })
+        rows.append(
+            {
+                "what changes": question,
+                "before %": f"{100 * before.mean():.2f}",
+                "after %": f"{100 * after.mean():.2f}",
+                "points": f"{100 * (after.mean() - before.mean()):+.2f}",
+                "images gained / lost": f"{gained} / {lost}",
+                "p": f"{p:.2g}",
+            }
+        )
     return table(rows)
 
 
@@ -145,9 +153,13 @@ One seed each: another seed moves every row, so a p-value here is about these we
 ## Beside the report
 
 {beside_report(results, comparable)}
-{"" if comparable else f'''
+{
+        ""
+        if comparable
+        else f'''
 **The report's figures are for MNIST and these are for {data_title}: they do not compare.**
-'''}"""
+'''
+    }"""
 
 
 def seeds(results: Mapping[str, Result]) -> str:

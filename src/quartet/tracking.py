@@ -112,7 +112,7 @@ def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
     """The action's value, or None after one warning where it fails: tracking never costs a result."""
     try:
         return action()
-    except Exception as error:  # noqa: BLE001: whatever the store raises, the training goes on
+    except Exception as error:  # noqa: BLE001 -- whatever the store raises, the training goes on
         if not quiet:
             problem = " ".join(str(error).split())[:300]
             errors.warn(

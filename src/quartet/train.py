@@ -20,7 +20,9 @@ from quartet.progress import Progress
 def code_digest() -> str:
     """The SHA-256 over the modules of this project that are loaded, and PyTorch's version without its build."""
     digest = hashlib.sha256(torch.__version__.split("+")[0].encode())
-    loaded = {Path(module.__file__) for name, module in sys.modules.items() if name.startswith("quartet") and module.__file__}
+    loaded = {
+        Path(module.__file__) for name, module in sys.modules.items() if name.startswith("quartet") and module.__file__
+    }
     for path in sorted(loaded | {Path(__file__)}, key=lambda path: path.name):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
@@ -62,6 +64,7 @@ def main() -> None:
         )
     progress = Progress(name, hyperparameters.epochs, math.ceil(len(train.images) / hyperparameters.batch_size))
     with CheckpointFile(name, description["fingerprint"]) as checkpoint, tracking.live(description) as log:
+
         def on_epoch(epoch: history.Epoch) -> None:
             progress.epoch(epoch)
             log(epoch)

@@ -74,7 +74,11 @@ def deterministic() -> Iterator[None]:
     The debug mode sets the same switch as `torch.use_deterministic_algorithms`, which imports the compiler for seconds.
     Memory that is about to be written is not filled first: it costs a third of a step and changes no result.
     """
-    threads, mode, fill = torch.get_num_threads(), torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
+    threads, mode, fill = (
+        torch.get_num_threads(),
+        torch.get_deterministic_debug_mode(),
+        memory.fill_uninitialized_memory,
+    )
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")
     memory.fill_uninitialized_memory = False
@@ -125,9 +129,7 @@ def fit(
         return network.eval(), state.history
 
 
-def _train_epoch(
-    state: _State, hyperparameters: Hyperparameters, train: Examples, on_step: Callable[[int], None]
-) -> float:
+def _train_epoch(state: _State, hyperparameters: Hyperparameters, train: Examples, on_step: Callable[[int], None]) -> float:
     """One pass over the shuffled training images; returns their mean loss, each taken as its batch was trained on."""
     state.network.train()
     order = torch.randperm(len(train.images), generator=state.generator)
