@@ -110,7 +110,7 @@ def download(base: str, name: str) -> bytes:
         http = pooch.HTTPDownloader(
             progressbar=sys.stderr.isatty(), chunk_size=1 << 16, timeout=(CONNECT_SECONDS, READ_SECONDS)
         )
-        with open(output_file, "wb") as file:
+        with Path(output_file).open("wb") as file:
             http(url, _Bounded(file, known.gz_size), manager)
 
     pooch.get_logger().setLevel("WARNING")
@@ -121,7 +121,7 @@ def download(base: str, name: str) -> bytes:
             registry={f"{name}.gz": f"sha256:{known.gz_sha256}"},
             retry_if_failed=1,
         )
-        with open(mirror.fetch(f"{name}.gz", downloader=bounded), "rb") as file:
+        with Path(mirror.fetch(f"{name}.gz", downloader=bounded)).open("rb") as file:
             return unpack(file, known)
 
 
@@ -195,8 +195,9 @@ def main() -> None:
     wanted = params.load().data.source
     named = os.environ.get(VARIABLE)
     paths.RAW.mkdir(parents=True, exist_ok=True)
-    for stranger in set(os.listdir(paths.RAW)) - set(MNIST):
-        (paths.RAW / stranger).unlink()  # the record, made anew below, or what a killed fetch left half-written
+    for path in paths.RAW.iterdir():
+        if path.name not in MNIST:
+            path.unlink()  # the record, made anew below, or what a killed fetch left half-written
     if wanted == "sample":
         if named:
             raise InputError(f"data.source is sample, yet {VARIABLE} names MNIST ({named}): change one of them")

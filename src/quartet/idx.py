@@ -29,10 +29,8 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
         raise InputError(f"{path}: missing; `dvc repro` fetches it") from None
     expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
     if header[:4] != expected:
-        raise _bad(
-            path,
-            f"expected the IDX magic {expected.hex()} ({dimensions}-dimensional bytes), found {header[:4].hex() or 'nothing'}",
-        )
+        found = header[:4].hex() or "nothing"
+        raise _bad(path, f"expected the IDX magic {expected.hex()} ({dimensions}-dimensional bytes), found {found}")
     if len(header) < 4 + 4 * dimensions:
         raise _bad(path, f"the header ends after {len(header)} bytes of {4 + 4 * dimensions}")
     shape = struct.unpack(f">{dimensions}I", header[4:])

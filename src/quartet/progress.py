@@ -16,11 +16,10 @@ class Progress:
     """Reports one training; lines where QUARTET_PROGRESS is `lines` or standard error is no terminal."""
 
     def __init__(self, name: str, epochs: int, steps: int) -> None:
-        self.name, self.epochs = name, epochs
+        self.name, self.epochs, self.steps = name, epochs, steps
         shared = os.environ.get(VARIABLE) == "lines" or not sys.stderr.isatty()
         bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         self.bar = tqdm(total=epochs * steps, disable=shared, bar_format=bar_format, dynamic_ncols=True, miniters=20)
-        self.last = ""
 
     def step(self, epoch: int, step: int) -> None:
         """A batch of `epoch` is about to be trained on; the first one after a resume may be any."""
@@ -28,7 +27,7 @@ class Progress:
             return
         if step == 1:
             self.bar.set_description_str(f"{self.name} epoch {epoch}/{self.epochs}", refresh=False)
-            self.bar.n = (epoch - 1) * (self.bar.total // self.epochs)
+            self.bar.n = (epoch - 1) * self.steps
         self.bar.update()
 
     def epoch(self, done: Epoch) -> None:

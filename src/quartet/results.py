@@ -31,8 +31,8 @@ class Result(NamedTuple):
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows of equal keys as an aligned Markdown table; the first column to the left, the others to the right."""
-    align = ("left", *["right"] * (len(rows[0]) - 1))
+    """Rows of equal keys as an aligned Markdown table; names stand to the left, figures to the right."""
+    align = ["left" if key in ("model", "figure", "what changes") else "right" for key in rows[0]]
     return tabulate([dict(row) for row in rows], headers="keys", tablefmt="github", colalign=align, disable_numparse=True)
 
 
@@ -97,7 +97,7 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
 def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> str:
     """What batch norm and merging classes change, image by image on the one test set.
 
-    The p-value is the exact McNemar test's: that of as uneven a split of the images on which only one model is right, if each
+    The p-value is the exact McNemar test's: that of as uneven a split of the images that only one model gets right, if each
     had the same chance (McNemar 1947). It speaks of these trained models, not of other seeds.
     """
     place = {digit: number for number, group in enumerate(groups) for digit in group}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from quartet import errors, files, history, model, params, paths, tracking
 
 ARTIFACTS = ("confusion.png", "loss.png", "per_class.csv")
 
 
-def bring_up_to_date() -> int:
-    """Complete the run of every trained model; returns how many could not be completed, each warned of."""
-    failed = 0
+def bring_up_to_date() -> bool:
+    """Complete the run of every trained model; False after one warning where MLflow fails."""
     for name in params.TRAININGS:
         if not paths.model(name).exists():
             continue
         network, description = model.load_weights(paths.model(name), name)
+        epochs = history.read(name)
         folder = paths.EVALUATE / name
         evaluation = None
         if paths.metrics(name).exists():
@@ -22,15 +24,14 @@ def bring_up_to_date() -> int:
                 artifacts=[folder / artifact for artifact in ARTIFACTS] + [paths.summary(name)],
                 network=model.with_scores(network),
             )
-        if not tracking.attempt(lambda: tracking.complete(description, history.read(name), evaluation) or True):
-            failed += 1
-            break
-    return failed
+        if not tracking.attempt(partial(tracking.complete, description, epochs, evaluation)):
+            return False
+    return True
 
 
 def main() -> None:
     """Synchronise and say how it went."""
-    if bring_up_to_date():
+    if not bring_up_to_date():
         raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")
     print(f"sync: MLflow ({tracking.uri()}) agrees with stages/")
 

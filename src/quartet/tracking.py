@@ -6,6 +6,7 @@ after a failure all end with the same run. A failure here is one warning; it nev
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -93,7 +94,7 @@ def live(description: Mapping[str, Any]) -> Iterator[Callable[[Epoch], None]]:
             attempt(lambda: _close(session, history if missed else [], status), quiet=missed)
 
 
-def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluation: Evaluation | None) -> None:
+def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluation: Evaluation | None) -> bool:
     """Make the run of a training hold its whole history and, where there is one, its evaluation.
 
     A training that has no run gets one, tagged `restored`: DVC brought its files from the cache and nothing ran.
@@ -106,6 +107,7 @@ def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluatio
         _log_evaluation(session, evaluation)
     if run.info.status != "FINISHED":
         client.set_terminated(run.info.run_id, "FINISHED")
+    return True
 
 
 def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
@@ -233,6 +235,7 @@ def _log_model(run: Run, network: nn.Sequential) -> None:
     """Log the network, sigmoid included, as pt2: no pickle is needed to load it."""
     import mlflow
     import numpy as np
+    import torch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -240,7 +243,8 @@ def _log_model(run: Run, network: nn.Sequential) -> None:
     float32 = np.dtype(np.float32)
     with mlflow.start_run(run_id=run.info.run_id):
         mlflow.pytorch.log_model(
-            network,
+            # The archive's writer takes a channels-last weight for a slice of another tensor.
+            copy.deepcopy(network).to(memory_format=torch.contiguous_format),  # type: ignore[call-overload] # as in model.py
             name="model",
             serialization_format="pt2",
             # A batch of one would fix the model's batch size to one.

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from torch.utils import deterministic as memory
 
 from quartet import model
 from quartet.errors import WorkError
@@ -77,17 +76,26 @@ def deterministic() -> Iterator[None]:
     threads, mode, fill = (
         torch.get_num_threads(),
         torch.get_deterministic_debug_mode(),
-        memory.fill_uninitialized_memory,
+        fill_memory(),
     )
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")
-    memory.fill_uninitialized_memory = False
+    fill_memory(False)
     try:
         yield
     finally:
-        memory.fill_uninitialized_memory = fill
+        fill_memory(fill)
         torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
+
+
+def fill_memory(fill: bool | None = None) -> bool:
+    """Whether deterministic mode fills memory that is about to be written; sets it where `fill` is given."""
+    setting = torch.utils.deterministic
+    was = bool(setting.fill_uninitialized_memory)  # type: ignore[attr-defined] # a property that the stub lacks
+    if fill is not None:
+        setting.fill_uninitialized_memory = fill  # type: ignore[attr-defined] # the same
+    return was
 
 
 def fit(
@@ -95,9 +103,8 @@ def fit(
     train: Examples,
     validation: Examples,
     *,
-    classes: int | None = None,
-    on_step: Callable[[int, int], None] = lambda epoch, step: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_step: Callable[[int, int], None] = lambda _epoch, _step: None,
+    on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[nn.Sequential, list[Epoch]]:
     """Train a network with Adam on softmax cross-entropy; returns the last epoch's network and the history.
@@ -110,7 +117,7 @@ def fit(
     """
     with deterministic(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(hyperparameters.seed)
-        network = model.build(classes or hyperparameters.classes, hyperparameters.bn)
+        network = model.build(hyperparameters.classes, hyperparameters.bn)
         optimizer = torch.optim.Adam(network.parameters(), lr=hyperparameters.lr, fused=True)
         steps = math.ceil(len(train.images) / hyperparameters.batch_size)
         scheduler = None
@@ -121,7 +128,7 @@ def fit(
         if checkpoint and (saved := checkpoint.load()):
             state.restore(saved)
         for number in range(len(state.history) + 1, hyperparameters.epochs + 1):
-            train_loss = _train_epoch(state, hyperparameters, train, lambda step, number=number: on_step(number, step))
+            train_loss = _train_epoch(state, hyperparameters, train, on_step)
             state.history.append(Epoch(number, train_loss, *evaluate(network, validation)))
             if checkpoint:
                 checkpoint.save(state.capture())
@@ -129,13 +136,15 @@ def fit(
         return network.eval(), state.history
 
 
-def _train_epoch(state: _State, hyperparameters: Hyperparameters, train: Examples, on_step: Callable[[int], None]) -> float:
+def _train_epoch(
+    state: _State, hyperparameters: Hyperparameters, train: Examples, on_step: Callable[[int, int], None]
+) -> float:
     """One pass over the shuffled training images; returns their mean loss, each taken as its batch was trained on."""
     state.network.train()
     order = torch.randperm(len(train.images), generator=state.generator)
-    total = 0.0
+    number, total = len(state.history) + 1, 0.0
     for step, batch in enumerate(order.split(hyperparameters.batch_size), start=1):
-        on_step(step)
+        on_step(number, step)
         images = model.pixels(train.images[batch])
         if hyperparameters.augment:
             images = augmented(images, state.generator)
@@ -148,7 +157,7 @@ def _train_epoch(state: _State, hyperparameters: Hyperparameters, train: Example
         value = loss.item()
         if not math.isfinite(value):
             raise DivergedError(
-                f"the training loss became {value} in epoch {len(state.history) + 1}, step {step}; lower lr ({hyperparameters.lr})"
+                f"the training loss became {value} in epoch {number}, step {step}; lower lr ({hyperparameters.lr})"
             )
         total += value * len(batch)
     return total / len(train.images)
