@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quartet import errors, paths
-from quartet.data import SIDE, TITLES
+from quartet.data import SIDE, TITLES, class_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from quartet.history import Epoch
 
 EXPERIMENT = "mnist-quartet"
+# Opens MLflow's pages on the runs of models, not on those of prompts.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # How MLflow's client behaves here unless the user says otherwise: quiet, and bounded where a server does not answer.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -143,7 +145,7 @@ def _experiment_id(client: MlflowClient) -> str:
         root = paths.project_root()
         location = None if os.environ.get("MLFLOW_TRACKING_URI") else (root / "mlruns").as_uri()
         try:
-            return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+            return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=EXPERIMENT_TAGS))
         except MlflowException:  # another process was first
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
@@ -161,7 +163,8 @@ def _create(client: MlflowClient, description: Mapping[str, Any], restored: bool
 
     tags = _tags(description) | ({"restored": "true"} if restored else {})
     run = client.create_run(_experiment_id(client), run_name=description["variant"], tags=tags)
-    hyperparameters = {**description["hyperparameters"], "groups": description["groups"], "data": description["data"]}
+    classes = " ".join(class_names(description["groups"]))
+    hyperparameters = {**description["hyperparameters"], "groups": classes, "data": description["data"]}
     client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in hyperparameters.items()])
     inputs = [
         DatasetInput(
