@@ -115,7 +115,11 @@ def runs(project, query: str = "") -> list[dict]:
 
 
 def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
-    found = {run["name"]: run for run in runs(finished, "params.epochs = '10' and params.lr != '0.005'") if "dvc.exp.name" not in run["tags"]}
+    found = {
+        run["name"]: run
+        for run in runs(finished, "params.epochs = '10' and params.lr != '0.005'")
+        if "dvc.exp.name" not in run["tags"]
+    }
     assert sorted(found) == sorted(TRAININGS)
     for name, run in found.items():
         assert run["status"] == "FINISHED"
@@ -150,7 +154,13 @@ print(scores.argmax(dim=1).tolist())
 def test_the_logged_model_loads_without_pickle_and_agrees_with_evaluate(finished) -> None:
     run = next(run for run in runs(finished) if run["name"] == "four-bn")
     done = finished.run(
-        "python", "-W", "ignore", "-c", SCORE, f"sqlite:///{finished.root}/mlflow.db", run["models"][0],
+        "python",
+        "-W",
+        "ignore",
+        "-c",
+        SCORE,
+        f"sqlite:///{finished.root}/mlflow.db",
+        run["models"][0],
         MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
     )
     names = ["0·6", "1·7", "2·3·5·8", "4·9"]
