@@ -97,7 +97,8 @@ client = mlflow.MlflowClient(sys.argv[1])
 experiment = client.get_experiment_by_name("mnist-quartet")
 runs = []
 for run in client.search_runs([experiment.experiment_id], sys.argv[2]):
-    steps = {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in ("train_loss", "val_loss", "val_accuracy")}
+    keys = ("train_loss", "val_loss", "val_accuracy")
+    steps = {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in keys}
     runs.append({
         "id": run.info.run_id, "name": run.info.run_name, "status": run.info.status, "steps": steps,
         "params": run.data.params, "metrics": run.data.metrics, "tags": run.data.tags,
