@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import ROOT
+from project import ROOT
 from quartet import data, fetch, params, preprocess, train, training
 
 FOLDER = Path(os.environ.get("QUARTET_MNIST") or ROOT.parent / "shared/mnist")
