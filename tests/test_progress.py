@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 import termios
+from contextlib import suppress
 
 import pytest
 
@@ -32,19 +33,22 @@ def test_without_a_terminal_each_epoch_is_a_line(capsys):
 
 @pytest.fixture
 def terminal():
-    """A terminal of 100 columns, to be made standard error, and a function that reads what was written to it."""
+    """A terminal of 100 columns, to be made standard error, and a function that closes it and gives what was written."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    os.set_blocking(master, False)
+    stream = os.fdopen(slave, "w", encoding="utf-8")
 
     def written():
-        try:
-            return os.read(master, 1 << 16).decode()
-        except BlockingIOError:
-            return ""
+        stream.close()
+        content = b""
+        # The end of a closed terminal is an error on Linux and an empty block elsewhere.
+        with suppress(OSError):
+            while block := os.read(master, 1 << 16):
+                content += block
+        return content.decode()
 
-    with os.fdopen(slave, "w", encoding="utf-8") as stream:
-        yield stream, written
+    yield stream, written
+    stream.close()
     os.close(master)
 
 
