@@ -31,6 +31,11 @@ def test_without_a_terminal_each_epoch_is_a_line(capsys):
     )
 
 
+@pytest.fixture(autouse=True)
+def _of_its_own(monkeypatch):
+    monkeypatch.delenv("QUARTET_PROGRESS", raising=False)
+
+
 @pytest.fixture
 def terminal():
     """A terminal of 100 columns, to be made standard error, and a function that closes it and gives what was written."""
