@@ -71,11 +71,13 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file with a header line as one dictionary of strings a row."""
+    """Read a CSV file with a header line as a dictionary of strings for each row; InputError as `read_json`."""
     try:
-        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; `dvc repro` makes it") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not CSV ({error}); delete it and run `dvc repro`") from None
 
 
 def sha256(path: Path) -> str:

@@ -27,9 +27,12 @@ def read(name: str) -> list[Epoch]:
     """Read the history of a training; InputError where the file is missing or is not one."""
     path = paths.history(name)
     try:
-        return [
+        epochs = [
             Epoch(int(row["epoch"]), float(row["train_loss"]), float(row["val_loss"]), float(row["val_accuracy"]))
             for row in files.read_csv(path)
         ]
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: not a history of epochs; `dvc repro --force {paths.stage(name)}` makes it anew") from None
+        epochs = []
+    if not epochs:
+        raise InputError(f"{path}: not a history of epochs; `dvc repro --force {paths.stage(name)}` makes it anew")
+    return epochs

@@ -12,7 +12,11 @@ def main() -> None:
     """Read data/raw/, write one file for each split and the manifest that describes them."""
     settings = params.load().data
     source = files.read_json(paths.SOURCE)
-    for name, expected in source["sha256"].items():
+    try:
+        title, digests = data.TITLES[source["data"]], dict(source["sha256"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{paths.SOURCE}: not what fetch writes; run `dvc repro --force fetch`") from None
+    for name, expected in digests.items():
         if files.sha256(paths.RAW / name) != expected:
             raise InputError(f"{paths.RAW / name}: not the file that fetch recorded; run `dvc repro --force fetch`")
     pool = data.read_pair(paths.RAW / "train-images-idx3-ubyte", paths.RAW / "train-labels-idx1-ubyte")
@@ -37,7 +41,6 @@ def main() -> None:
             "sha256": files.sha256(data.split_path(name)),
         }
     files.write_json(paths.MANIFEST, manifest)
-    title = data.TITLES[source["data"]]
     print(f"preprocess: {title}: " + ", ".join(f"{len(split.images):,} {name}" for name, split in splits.items()))
 
 

@@ -33,7 +33,7 @@ class Result(NamedTuple):
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows of equal keys as an aligned Markdown table; names stand to the left, figures to the right."""
     align = ["left" if key in ("model", "figure", "what changes") else "right" for key in rows[0]]
-    return tabulate([dict(row) for row in rows], headers="keys", tablefmt="github", colalign=align, disable_numparse=True)
+    return tabulate([dict(row) for row in rows], headers="keys", tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def interval(correct: NDArray[np.bool_]) -> tuple[float, float]:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from quartet import errors
+
+PREAMBLE = "import sys, time, quartet.errors as errors\n"
+WAIT = """
+def main():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+errors.run(main)
+"""
+
+
+def start(code):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + code], env=environment, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "line"),
+    [
+        ("raise errors.InputError('a key: expected this,\\n  found that')", 2, "error: a key: expected this, found that"),
+        ("raise errors.WorkError('it failed')", 1, "error: it failed"),
+        ("open('/no/such/file')", 1, "error: /no/such/file: No such file or directory"),
+        ("raise OSError(28, 'No space left on device')", 1, "error: No space left on device"),
+        ("raise OSError('odd')", 1, "error: odd"),
+        ("raise KeyboardInterrupt", 130, "stopped by Ctrl-C"),
+        ("errors.warn('take\\ncare')", 0, "warning: take care"),
+    ],
+)
+def test_a_command_ends_with_its_status_and_one_line(body, status, line):
+    process = start(f"errors.run(lambda: exec({body!r}))")
+    assert process.communicate(timeout=60) == ("", f"quartet: {line}\n")
+    assert process.returncode == status
+
+
+def test_a_command_that_succeeds_says_nothing_and_goes_on():
+    process = start("errors.run(lambda: None); print('after')")
+    assert process.communicate(timeout=60) == ("after\n", "")
+    assert process.returncode == 0
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback():
+    process = start("errors.run(lambda: 1 / 0)")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.startswith("Traceback")
+    assert error.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "line"),
+    [(signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")],
+)
+def test_a_stopped_command_cleans_up(number, status, line):
+    process = start(WAIT)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=60) == ("cleaned up\n", f"quartet: {line}\n")
+    assert process.returncode == status
+
+
+def test_being_terminated_is_no_exception_that_a_broad_clause_catches():
+    assert not issubclass(errors.Terminated, Exception)
+    assert issubclass(errors.InputError, errors.WorkError)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from quartet import files, history, paths
+from quartet.errors import InputError
+from quartet.history import Epoch
+
+EPOCHS = [Epoch(1, 0.1 + 0.2, 1 / 3, 0.9), Epoch(2, 1e-17, 2.5, 1.0)]
+
+
+def test_a_history_is_read_back_bit_for_bit(workspace):
+    history.write("ten-bn", EPOCHS)
+    assert history.read("ten-bn") == EPOCHS
+
+
+def test_the_file_is_a_line_for_each_epoch(workspace):
+    history.write("ten", EPOCHS)
+    assert paths.history("ten").read_text(encoding="utf-8").splitlines() == [
+        "epoch,train_loss,val_loss,val_accuracy",
+        "1,0.30000000000000004,0.3333333333333333,0.9",
+        "2,1e-17,2.5,1.0",
+    ]
+
+
+def test_a_missing_history_is_named(workspace):
+    with pytest.raises(InputError, match=r"stages/train/ten/history\.csv: missing"):
+        history.read("ten")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"epoch,train_loss,val_loss,val_accuracy\n",
+        b"epoch,train_loss\n1,0.5\n",
+        b"epoch,train_loss,val_loss,val_accuracy\n1,0.5\n",
+        b"epoch,train_loss,val_loss,val_accuracy\none,0.5,0.5,0.5\n",
+    ],
+)
+@pytest.mark.parametrize(("name", "stage"), [("ten", "train@ten"), ("trial", "trial")])
+def test_what_is_no_history_is_named_with_the_stage_that_makes_it(workspace, content, name, stage):
+    files.write_bytes(paths.history(name), content)
+    with pytest.raises(InputError, match=rf"history\.csv: not a history of epochs; `dvc repro --force {stage}`"):
+        history.read(name)
