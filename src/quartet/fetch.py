@@ -29,6 +29,7 @@ MIRRORS = (
 CONNECT_SECONDS, READ_SECONDS = 4, 6
 # A file may take this long, the second try included, and one more second for each so many bytes.
 FILE_SECONDS, BYTES_PER_SECOND = 15, 16_000
+RETRIES = 1
 VARIABLE = "QUARTET_MNIST"
 
 
@@ -131,7 +132,7 @@ def _as_sent(response: requests.Response, **_: Any) -> None:
 
 
 def download(base: str, name: str) -> bytes:
-    """One of MNIST's files from below a URL; pooch retries once and verifies.
+    """One of MNIST's files from below a URL; pooch retries and verifies.
 
     Raises ValueError, RequestException, or WorkError where it takes too long.
     """
@@ -154,7 +155,7 @@ def download(base: str, name: str) -> bytes:
             path=folder,
             base_url=base.rstrip("/") + "/",
             registry={f"{name}.gz": f"sha256:{known.gz_sha256}"},
-            retry_if_failed=1,
+            retry_if_failed=RETRIES,
         )
         with Path(mirror.fetch(f"{name}.gz", downloader=bounded)).open("rb") as file:
             return unpack(file, known)
