@@ -277,12 +277,18 @@ def test_a_bad_unpacked_file_in_a_directory_is_an_error(fault, fetching, tmp_pat
     folder = fetching.put(tmp_path / "local", plain={THIRD})
     path, content = folder / THIRD, fetching.contents[THIRD]
     if fault == "huge":
-        os.truncate(path, 8 << 30)  # sparse: takes no room, and none may be read into memory
+        os.truncate(path, 256 * MEBIBYTE)  # sparse: takes no room
     else:
         path.write_bytes({"truncated": content[:-1], "longer": content + b"\0", "altered": bytes(len(content))}[fault])
     monkeypatch.setenv("QUARTET_MNIST", str(folder))
-    with pytest.raises(WorkError, match=re.escape(f"({folder}: {THIRD}: not MNIST's file: expected 78,416 bytes of")):
-        fetch.main()
+    tracemalloc.start()
+    try:
+        with pytest.raises(WorkError, match=re.escape(f"({folder}: {THIRD}: not MNIST's file: expected 78,416 bytes of")):
+            fetch.main()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * MEBIBYTE
     assert fetching.raw() == {name: fetching.contents[name] for name in (FIRST, SECOND)}
 
 

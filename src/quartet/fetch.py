@@ -153,7 +153,7 @@ def download(base: str, name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder, deadline(seconds):
         mirror = pooch.create(
             path=folder,
-            base_url=base.rstrip("/") + "/",
+            base_url=base,
             registry={f"{name}.gz": f"sha256:{known.gz_sha256}"},
             retry_if_failed=RETRIES,
         )
