@@ -8,6 +8,7 @@ import shutil
 import struct
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -83,9 +84,10 @@ class Handler(BaseHTTPRequestHandler):
         """Keep standard error for what the stage says."""
 
 
-def bomb(size: int = BOMB_SIZE) -> bytes:
-    """A .gz of zeros, a thousandth of their size."""
-    return gzip.compress(bytes(size), mtime=0)
+def bomb() -> bytes:
+    """A .gz of 64 MiB of zeros, a thousandth of their size, made without having them in memory."""
+    packer = zlib.compressobj(wbits=31)
+    return b"".join([*(packer.compress(BLOCK) for _ in range(BOMB_SIZE // len(BLOCK))), packer.flush()])
 
 
 def flip_bit(content: bytes) -> bytes:
@@ -102,7 +104,7 @@ def _redirect_loop(handler: Handler, _: bytes) -> None:
 
 
 def _redirect_endless(handler: Handler, _: bytes) -> None:
-    handler.head(302, Location=handler.path)
+    handler.head(302, Location=handler.path.replace("redirect-endless", "none"))
     handler.send_endlessly()
 
 
@@ -143,6 +145,10 @@ def _not_http(handler: Handler, _: bytes) -> None:
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
+def _once_bad(handler: Handler, content: bytes) -> None:
+    (_cut if handler.server.requests.count(handler.path.split("/")[-1]) == 1 else FAULTS["none"])(handler, content)
+
+
 def _endless(handler: Handler, content: bytes) -> None:
     handler.head()
     handler.wfile.write(content)
@@ -162,6 +168,7 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
     "drip-body": _drip_body,
     "cut": _cut,
     "cut-unsaid": _cut_unsaid,
+    "once-bad": _once_bad,
     "hang-up": _hang_up,
     "not-http": _not_http,
     "web-page": lambda handler, _: handler.reply(b"<html>Log in to this network</html>", Content_Type="text/html"),
@@ -251,6 +258,8 @@ def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetchi
     monkeypatch.setattr(fetch, "CONNECT_SECONDS", 5)
     monkeypatch.setattr(fetch, "READ_SECONDS", 10)
     monkeypatch.setattr(fetch, "FILE_SECONDS", 30)
+    monkeypatch.setattr(fetch, "BYTES_PER_SECOND", 10**9)
+    monkeypatch.setattr(fetch, "RETRIES", 0)  # pooch waits a second before each
     try:
         yield Fetching(workspace, server, contents)
     finally:

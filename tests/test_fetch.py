@@ -174,8 +174,9 @@ def test_the_home_directory_may_be_a_tilde(fetching, tmp_path, monkeypatch):
     assert fetching.raw() == fetching.contents
 
 
-def test_a_server_that_calls_the_packing_an_encoding_is_understood(fetching, monkeypatch):
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("encoding"),))
+@pytest.mark.parametrize("fault", ["encoding", "encoding-lie"])
+def test_a_server_that_calls_the_packing_an_encoding_is_understood(fault, fetching, monkeypatch):
+    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url(fault),))
     fetch.main()
     assert fetching.raw() == fetching.contents
 

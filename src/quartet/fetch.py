@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import signal
 import sys
 import tempfile
-import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
@@ -24,7 +26,10 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-CONNECT_SECONDS, READ_SECONDS, FILE_SECONDS = 4, 10, 600
+CONNECT_SECONDS, READ_SECONDS = 4, 6
+# A file may take this long, the second try included, and one more second for each so many bytes.
+FILE_SECONDS, BYTES_PER_SECOND = 15, 16_000
+RETRIES = 1
 VARIABLE = "QUARTET_MNIST"
 
 
@@ -85,41 +90,72 @@ def verified(content: bytes, known: Known) -> bytes:
 
 
 class _Bounded:
-    """A file for a download to write to that refuses more bytes than are due and more time than is given."""
+    """A file for a download to write to that refuses more bytes than are due."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.left, self.deadline = file, size, time.monotonic() + FILE_SECONDS
+        self.file, self.left = file, size
 
     def write(self, block: bytes) -> None:
         self.left -= len(block)
         if self.left < 0:
             raise ValueError("more bytes than MNIST's file has")
-        if time.monotonic() > self.deadline:
-            raise ValueError(f"not done after {FILE_SECONDS} s")
         self.file.write(block)
 
     def flush(self) -> None:
         self.file.flush()
 
 
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise WorkError in a block that takes longer, in the main thread.
+
+    requests bounds each wait, not their sum: a server that sends a byte now and then would hold it for ever.
+    """
+
+    def stop(*_: object) -> None:
+        raise WorkError(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _as_sent(response: requests.Response, **_: Any) -> None:
+    """Have the body of a response as the server sends it, and none of a redirect's, which may be endless."""
+    response.raw.headers.pop("Content-Encoding", None)  # some servers call a .gz file's own packing that
+    if response.is_redirect:
+        response.close()
+
+
 def download(base: str, name: str) -> bytes:
-    """One of MNIST's files from below a URL; pooch retries once and verifies; raises ValueError or RequestException."""
+    """One of MNIST's files from below a URL; pooch retries and verifies.
+
+    Raises ValueError, RequestException, or WorkError where it takes too long.
+    """
     known = MNIST[name]
 
     def bounded(url: str, output_file: str, manager: Any) -> None:
         http = pooch.HTTPDownloader(
-            progressbar=sys.stderr.isatty(), chunk_size=1 << 16, timeout=(CONNECT_SECONDS, READ_SECONDS)
+            progressbar=sys.stderr.isatty(),
+            chunk_size=1 << 16,
+            timeout=(CONNECT_SECONDS, READ_SECONDS),
+            hooks={"response": _as_sent},
         )
         with Path(output_file).open("wb") as file:
             http(url, _Bounded(file, known.gz_size), manager)
 
     pooch.get_logger().setLevel("WARNING")
-    with tempfile.TemporaryDirectory() as folder:
+    seconds = FILE_SECONDS + known.gz_size / BYTES_PER_SECOND
+    with tempfile.TemporaryDirectory() as folder, deadline(seconds):
         mirror = pooch.create(
             path=folder,
-            base_url=base.rstrip("/") + "/",
+            base_url=base,
             registry={f"{name}.gz": f"sha256:{known.gz_sha256}"},
-            retry_if_failed=1,
+            retry_if_failed=RETRIES,
         )
         with Path(mirror.fetch(f"{name}.gz", downloader=bounded)).open("rb") as file:
             return unpack(file, known)
@@ -142,6 +178,8 @@ def obtain(name: str, location: str) -> bytes:
     scheme = urlsplit(location).scheme.lower()
     if scheme in ("http", "https"):
         return download(location, name)
+    if "://" in location and scheme != "file":
+        raise ValueError("expected a directory, a file: URL or an http(s): URL")
     folder = Path(url2pathname(urlsplit(location).path)) if scheme == "file" else Path(location).expanduser()
     return read_local(paths.project_root() / folder, name)
 
@@ -159,7 +197,7 @@ def take_mnist(locations: tuple[str, ...]) -> None:
                 print(f"fetch: {missing[0]} from {location}", flush=True)
                 files.write_bytes(paths.RAW / missing[0], obtain(missing[0], location))
                 del missing[0]
-        except (ValueError, requests.RequestException) as error:
+        except (ValueError, RuntimeError, WorkError, requests.RequestException) as error:
             problems.append(f"{location}: {missing[0]}: {_reason(error)}")
             errors.warn(problems[-1])
     if missing:
@@ -176,7 +214,10 @@ def take_sample() -> None:
 
 
 def record(source: str) -> None:
-    """Write which data data/raw/ holds, and the SHA-256 of each file."""
+    """Write which data data/raw/ holds, and the SHA-256 of each file; whatever else lies there goes."""
+    for path in paths.RAW.iterdir():
+        if path.name not in MNIST:
+            path.unlink()  # what a killed fetch left half-written
     digests = {name: files.sha256(paths.RAW / name) for name in MNIST}
     files.write_json(paths.SOURCE, {"data": source, "sha256": digests})
     print(f"fetch: {data.TITLES[source]} in {paths.RAW}/, verified" if source == "mnist" else SAMPLE_NOTICE, flush=True)
@@ -194,13 +235,11 @@ def main() -> None:
     """Fetch what `data.source` and QUARTET_MNIST ask for."""
     wanted = params.load().data.source
     named = os.environ.get(VARIABLE)
+    if wanted == "sample" and named:
+        raise InputError(f"data.source is sample, yet {VARIABLE} names MNIST ({named}): change one of them")
     paths.RAW.mkdir(parents=True, exist_ok=True)
-    for path in paths.RAW.iterdir():
-        if path.name not in MNIST:
-            path.unlink()  # the record, made anew below, or what a killed fetch left half-written
+    paths.SOURCE.unlink(missing_ok=True)  # it is made anew once the files are whole
     if wanted == "sample":
-        if named:
-            raise InputError(f"data.source is sample, yet {VARIABLE} names MNIST ({named}): change one of them")
         take_sample()
         return record("sample")
     try:
@@ -221,13 +260,12 @@ def _at_hand(name: str) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
-    if isinstance(error, requests.ConnectTimeout | requests.ReadTimeout):
-        return "no answer in time"
-    if isinstance(error, requests.TooManyRedirects):
-        return "a redirect loop"
-    if isinstance(error, requests.ConnectionError):
-        return "cannot connect, or cut off"
-    if "hash" in str(error):
+    if isinstance(error, requests.RequestException):
+        cause: BaseException = error
+        while cause.__context__:  # the first of the chain says it in the operating system's words
+            cause = cause.__context__
+        return "no answer in time" if isinstance(cause, TimeoutError) else str(cause)
+    if "hash of downloaded file" in str(error):
         return "its SHA-256 is not that of MNIST's file"
     return str(error)
 
