@@ -120,6 +120,15 @@ def deterministic() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep what each step frees for the next; elsewhere this does nothing.
+
+    It returns free memory to the kernel above a threshold, and the kernel's clearing of the pages that come back costs up
+    to a third of a step with batch norm. Freeing one large block raises the threshold to twice its size (mallopt(3)).
+    """
+    torch.empty(2**24, dtype=torch.uint8)
+
+
 def fill_memory(fill: bool | None = None) -> bool:
     """Whether deterministic mode fills memory that is about to be written; sets it where `fill` is given."""
     setting = torch.utils.deterministic
@@ -146,7 +155,7 @@ def fit(
 
     Raises DivergedError, with the epoch and the step, at the first loss that is not finite.
     """
-    torch.empty(2**24, dtype=torch.uint8)
+    keep_freed_memory()
     with deterministic(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(hyperparameters.seed)
         network = model.build(hyperparameters.classes, hyperparameters.bn)
