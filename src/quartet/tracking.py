@@ -7,6 +7,7 @@ after a failure all end with the same run. A failure here is one warning; it nev
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import json
 import logging
@@ -127,12 +128,16 @@ def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
 def _client() -> MlflowClient:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    import mlflow
+    gc.disable()  # while so much is imported, each collection visits all of PyTorch's objects: a third of the time
+    try:
+        import mlflow
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    mlflow.set_tracking_uri(uri())
-    return mlflow.MlflowClient(uri())
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(uri())
+        return mlflow.MlflowClient(uri())
+    finally:
+        gc.enable()
 
 
 def _experiment_id(client: MlflowClient) -> str:

@@ -41,7 +41,7 @@ class Checkpoint(Protocol):
 class Adam:
     """Adam (https://arxiv.org/abs/1412.6980), the mathematics of `torch.optim.Adam`, on all parameters as one vector.
 
-    A step is six operations however many parameters there are; PyTorch's own takes three times as long for ours, and
+    A step is six operations however many parameters there are; PyTorch's default takes seven times as long for ours, and
     imports the compiler for seconds. The parameters become views of the vector.
     """
 
