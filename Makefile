@@ -52,6 +52,9 @@ ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
 sync: setup ## Make MLflow agree with the models that DVC has
 	@python -m quartet.sync
 
+docs: all ## Run the pipeline and publish its results in docs/ and README.md (MNIST only)
+	@python -m quartet.publish
+
 lock: setup ## Pin all packages anew in requirements.txt (needs uv)
 	uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --group dev pyproject.toml \
 	  | grep -v -E '^(cuda-|nvidia-|triton)' > requirements.txt.part # torch pins these itself, for its CUDA builds alone

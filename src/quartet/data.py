@@ -96,7 +96,7 @@ def load_split(name: str) -> Split:
         found = files.sha256(path)
         if found != load_manifest()["splits"][name]["sha256"]:
             raise InputError(f"{path}: its SHA-256 is not the one in {paths.MANIFEST}: damaged; {advice}")
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return Split(archive["images"], archive["labels"])
     except FileNotFoundError:
         raise InputError(f"{path}: missing; `dvc repro` makes it") from None

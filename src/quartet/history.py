@@ -32,4 +32,4 @@ def read(name: str) -> list[Epoch]:
             for row in files.read_csv(path)
         ]
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: not a history of epochs; `dvc repro --force {name}` makes it anew") from None
+        raise InputError(f"{path}: not a history of epochs; `dvc repro --force {paths.stage(name)}` makes it anew") from None

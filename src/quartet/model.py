@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from quartet import files
+from quartet import files, paths
 from quartet.errors import InputError
 
 
@@ -76,9 +76,9 @@ def layer_table(network: nn.Sequential) -> list[dict[str, Any]]:
 
 
 def save_weights(path: Path, network: nn.Sequential, description: Mapping[str, Any]) -> None:
-    """Write the weights as safetensors, with a JSON description and the weights' SHA-256 in its header."""
+    """Write the weights as safetensors, with a JSON description and the SHA-256 of both in its header."""
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    header = json.dumps({**description, "weights_sha256": _digest(tensors)}, sort_keys=True)
+    header = json.dumps({"description": description, "sha256": _digest(tensors, description)}, sort_keys=True)
     files.write_bytes(path, save(tensors, {"quartet": header}))
 
 
@@ -87,17 +87,18 @@ def load_weights(path: Path, variant: str) -> tuple[nn.Sequential, dict[str, Any
 
     InputError names the file where it is missing, damaged, or another variant's.
     """
-    advice = f"`dvc repro` makes it; a damaged copy goes with `dvc repro --force {path.parent.name}`"
+    advice = f"`dvc repro` makes it; a damaged copy goes with `dvc repro --force {paths.stage(path.parent.name)}`"
     try:
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})["quartet"])
+            header = json.loads((file.metadata() or {})["quartet"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a dictionary
+        description: dict[str, Any] = header["description"]
+        if header["sha256"] != _digest(tensors, description):
+            raise InputError(f"{path}: not the content whose SHA-256 its header names: damaged; {advice}")
         if description["variant"] != variant:
             raise InputError(
                 f"{path}: expected the weights of '{variant}', found those of '{description['variant']}'; {advice}"
             )
-        if description["weights_sha256"] != _digest(tensors):
-            raise InputError(f"{path}: the weights are not the ones whose SHA-256 its header names: damaged; {advice}")
         network = build(len(description["groups"]), description["hyperparameters"]["bn"])
         network.load_state_dict(tensors)
     except FileNotFoundError:
@@ -107,8 +108,8 @@ def load_weights(path: Path, variant: str) -> tuple[nn.Sequential, dict[str, Any
     return network.eval(), description
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(f"{name} {list(tensors[name].shape)}".encode())
         digest.update(tensors[name].numpy().tobytes())

@@ -140,10 +140,11 @@ def load(path: Path = paths.PARAMS) -> Params:
         raise InputError(f"{path}: missing; run in the project's root, or `git checkout {path}`") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; `git checkout {path}` brings it back") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # All but the first come of tags that do not fit their values, endless numbers and endless nesting.
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise InputError(f"{path}:{where} not valid YAML: {problem}; mend that line") from None
     if not isinstance(content, dict):
         raise InputError(

@@ -36,6 +36,11 @@ def metrics(name: str) -> Path:
     return EVALUATE / f"{name}.json"
 
 
+def stage(training: str) -> str:
+    """What DVC calls the stage of a training."""
+    return training if training == "trial" else f"train@{training}"
+
+
 def project_root() -> Path:
     """The user's own checkout, absolute.
 

@@ -11,6 +11,8 @@ ARTIFACTS = ("confusion.png", "loss.png", "per_class.csv")
 
 def bring_up_to_date() -> bool:
     """Complete the run of every trained model; False after one warning where MLflow fails."""
+    if not (tracking.attempt(tracking.mend_moved) and tracking.attempt(tracking.close_interrupted)):
+        return False
     for name in params.TRAININGS:
         if not paths.model(name).exists():
             continue

@@ -6,23 +6,27 @@ after a failure all end with the same run. A failure here is one warning; it nev
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import hashlib
 import json
 import logging
 import os
+import platform
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psutil
+
 from quartet import errors, paths
-from quartet.data import SIDE, TITLES
+from quartet.data import SIDE, TITLES, class_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
     from quartet.history import Epoch
 
 EXPERIMENT = "mnist-quartet"
+PROCESS = "process"  # the tag that names the process of a run, as `host pid start`
+# Opens MLflow's pages on the runs of models, not on those of prompts.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # How MLflow's client behaves here unless the user says otherwise: quiet, and bounded where a server does not answer.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -61,12 +68,52 @@ def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.project_root() / 'mlflow.db'}"
 
 
+def artifacts() -> str | None:
+    """Where the project's own store keeps its artifacts, as a URI; None where MLFLOW_TRACKING_URI names another store."""
+    return None if os.environ.get("MLFLOW_TRACKING_URI") else (paths.project_root() / "mlruns").as_uri()
+
+
 def initialise() -> None:
     """Make the store and the experiment, once, before trainings that run side by side."""
     attempt(lambda: _experiment_id(_client()))
 
 
-@contextmanager
+def mend_moved() -> bool:
+    """Point the project's own store at this project's mlruns/ where it has been moved; returns True.
+
+    MLflow keeps absolute addresses of artifacts and has no command to change them.
+    """
+    here, database = artifacts(), paths.project_root() / "mlflow.db"
+    if here is None or not database.exists():
+        return True
+    with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection, connection:
+        found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+        if found and found[0] != here:
+            for table, column in (
+                ("experiments", "artifact_location"),
+                ("runs", "artifact_uri"),
+                ("logged_models", "artifact_location"),
+            ):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608 -- ours
+                    (here, len(found[0]) + 1, len(found[0]), found[0]),
+                )
+            print(f"sync: the project moved from {found[0]}: MLflow now finds its artifacts in {here}")
+    return True
+
+
+def close_interrupted() -> bool:
+    """End as KILLED every run of this machine that still counts as running though its process is gone; returns True."""
+    client = _client()
+    for run in client.search_runs([_experiment_id(client)], "attributes.status = 'RUNNING'"):
+        host, _, process = run.data.tags.get(PROCESS, "").partition(" ")
+        if host == platform.node() and not _alive(process):
+            client.set_terminated(run.info.run_id, "KILLED")
+            print(f"sync: run {run.info.run_name} ({run.info.run_id[:8]}) was interrupted: closed as KILLED")
+    return True
+
+
+@contextlib.contextmanager
 def live(description: Mapping[str, Any]) -> Iterator[Callable[[Epoch], None]]:
     """Open the run of a training for the block, which gets a function that logs an epoch.
 
@@ -101,7 +148,9 @@ def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluatio
     A training that has no run gets one, tagged `restored`: DVC brought its files from the cache and nothing ran.
     """
     client = _client()
-    run = _find(client, description["fingerprint"]) or _create(client, description, restored=True)
+    run, *doubles = _find(client, description["fingerprint"]) or [_create(client, description, restored=True)]
+    for double in doubles:  # two trainings of the same at the same time
+        client.delete_run(double.info.run_id)
     session = _Session(client, run.info.run_id)
     _log_epochs(session, history)
     if evaluation:
@@ -132,8 +181,8 @@ def _client() -> MlflowClient:
     try:
         import mlflow
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        for name in ("mlflow", "alembic", "urllib3"):  # what they have to say is in the exception
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         mlflow.set_tracking_uri(uri())
         return mlflow.MlflowClient(uri())
     finally:
@@ -145,20 +194,21 @@ def _experiment_id(client: MlflowClient) -> str:
 
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        root = paths.project_root()
-        location = None if os.environ.get("MLFLOW_TRACKING_URI") else (root / "mlruns").as_uri()
         try:
-            return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+            return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts(), tags=EXPERIMENT_TAGS))
         except MlflowException:  # another process was first
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 raise
+    if artifacts() not in (None, experiment.artifact_location):
+        raise FileNotFoundError(f"the project moved: its artifacts are looked for in {experiment.artifact_location}")
     return str(experiment.experiment_id)
 
 
-def _find(client: MlflowClient, fingerprint: str) -> Run | None:
-    found = client.search_runs([_experiment_id(client)], f"tags.fingerprint = '{fingerprint}'", max_results=1)
-    return found[0] if found else None
+def _find(client: MlflowClient, fingerprint: str) -> list[Run]:
+    """The runs of a training, the oldest first: one, or none."""
+    query = f"tags.fingerprint = '{fingerprint}'"
+    return list(client.search_runs([_experiment_id(client)], query, order_by=["attributes.start_time ASC"]))
 
 
 def _create(client: MlflowClient, description: Mapping[str, Any], restored: bool = False) -> Run:
@@ -166,7 +216,8 @@ def _create(client: MlflowClient, description: Mapping[str, Any], restored: bool
 
     tags = _tags(description) | ({"restored": "true"} if restored else {})
     run = client.create_run(_experiment_id(client), run_name=description["variant"], tags=tags)
-    hyperparameters = {**description["hyperparameters"], "groups": description["groups"], "data": description["data"]}
+    classes = " ".join(class_names(description["groups"]))
+    hyperparameters = {**description["hyperparameters"], "groups": classes, "data": description["data"]}
     client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in hyperparameters.items()])
     inputs = [
         DatasetInput(
@@ -185,14 +236,28 @@ def _create(client: MlflowClient, description: Mapping[str, Any], restored: bool
 
 
 def _open(client: MlflowClient, description: Mapping[str, Any]) -> _Session:
-    run = _find(client, description["fingerprint"])
-    if run is None:
-        run = _create(client, description)
-    else:
-        for key, value in _tags(description).items():
+    found = _find(client, description["fingerprint"])
+    run = found[0] if found else _create(client, description)
+    session = _Session(client, run.info.run_id)
+    for key, value in {**_tags(description), PROCESS: f"{platform.node()} {_process()}"}.items():
+        if run.data.tags.get(key) != value:
             client.set_tag(run.info.run_id, key, value)
+    if found:
         client.update_run(run.info.run_id, status="RUNNING")
-    return _Session(client, run.info.run_id)
+    return session
+
+
+def _process(pid: int | None = None) -> str:
+    process = psutil.Process(pid)
+    return f"{process.pid} {process.create_time():.0f}"
+
+
+def _alive(process: str) -> bool:
+    pid = process.split(" ", maxsplit=1)[0]
+    try:
+        return pid.isdigit() and _process(int(pid)) == process
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _close(session: _Session, missed: Sequence[Epoch], status: str) -> None:

@@ -1,0 +1,57 @@
+"""`make docs`: the figures and tables of this run on MNIST, into docs/ and between README.md's markers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from quartet import errors, files, paths
+from quartet.errors import InputError
+
+DOCS = Path("docs")
+README = Path("README.md")
+
+
+def machine() -> str:
+    """What the figures were made on: the processor's name where the system tells it, its cores, and the versions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "dvc", "mlflow"))
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}"
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """`text` with what stands between its markers of that name replaced; InputError where it has no such markers."""
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        raise InputError(f"{README}: expected the markers {begin.strip()} and {end}; `git checkout {README}`")
+    return f"{head}{begin}{content.rstrip()}\n{closed}{tail}"
+
+
+def main() -> None:
+    """Publish stages/plot/."""
+    source = files.read_json(paths.SOURCE)["data"]
+    if source != "mnist":
+        raise InputError(
+            f"{paths.SOURCE}: expected mnist, found {source}: docs/ shows no other data; QUARTET_MNIST=… make docs"
+        )
+    results = paths.RESULTS.read_text(encoding="utf-8")
+    made_on = f"Made by `make docs` on {machine()}."
+    files.write_bytes(DOCS / "results.md", f"{results}\n{made_on}\n".encode())
+    for figure in sorted(paths.PLOT.glob("*.png")):
+        shutil.copyfile(figure, DOCS / figure.name)
+    measured = results.partition("\n\n")[2].partition("\n## Beside the report")[0].replace("\n## ", "\n### ")
+    readme = replace_block(README.read_text(encoding="utf-8"), "results", f"{measured}\n{made_on}")
+    files.write_bytes(README, readme.encode())
+    print(f"docs: {DOCS}/results.md, its figures and {README}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from project import Project, clone
+from quartet import data
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny():
+    """210 fake images that can be learned: a bright bar whose height is the digit, in noise; every digit 21 times."""
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.arange(210) % 10).astype(np.uint8)
+    images = random.integers(0, 100, (210, 28, 28), dtype=np.uint8)
+    for image, digit in zip(images, labels, strict=True):
+        image[4 + 2 * digit : 6 + 2 * digit, 4:24] += 150
+    return data.Split(images, labels)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run once on the sample; tests leave it as they find it."""
+    project = clone(tmp_path_factory.mktemp("finished"))
+    project.run("make", "-o", ".venv/ready", "setup")
+    project.output = project.run("dvc", "repro").stdout
+    project.run("git", "add", "dvc.lock")
+    project.run("git", "commit", "-qm", "Run")
+    return project

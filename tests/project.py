@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Project:
+    """A copy of this checkout's files in a repository of its own, with commands run as a user would run them."""
+
+    def __init__(self, root: Path, home: Path) -> None:
+        self.root = root
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_", "MLFLOW_", "QUARTET_"))
+        }
+        self.env = kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "COLUMNS": "200",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+
+    def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project's root; its two outputs come back as one text."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.env | env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, done.stdout
+        return done
+
+    def stage(self, module: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a stage's script as dvc.yaml does, without DVC."""
+        return self.run("python", "-m", f"quartet.{module}", *arguments, check=False, PYTHONPATH="src", **env)
+
+
+def clone(folder: Path) -> Project:
+    """This checkout's files, tracked and new, committed to a new repository that uses the sample, without a git identity."""
+    home, root = folder / "home", folder / "project"
+    home.mkdir(parents=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    (root / "params.yaml").write_text(text.replace("source: auto", "source: sample"), encoding="utf-8")
+    project = Project(root, home)
+    project.run("git", "init", "-q")
+    project.run("git", "add", "-A")
+    project.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "Start")
+    return project

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+
+import pytest
+import torch
+
+from quartet.checkpoint import CheckpointFile
+
+STATE = {"history": [(1, 0.5, 0.4, 0.9), (2, 0.4, 0.3, 0.95)], "weights": torch.arange(1_000.0)}
+
+
+@pytest.fixture
+def checkpoint(workspace):
+    kept = CheckpointFile("ten", "mine")
+    kept.save(STATE)
+    return kept
+
+
+def ignored(checkpoint, capsys):
+    """Whether load() gave nothing and one warning that names the file; returns the warning."""
+    assert checkpoint.load() is None
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert len(error.splitlines()) == 1
+    assert error.startswith(f"quartet: warning: {checkpoint.path}: ")
+    assert error.endswith("ignored, ten starts at epoch 1\n")
+    return error
+
+
+def test_a_state_is_loaded_as_it_was_saved(checkpoint, capsys):
+    found = CheckpointFile("ten", "mine").load()
+    assert found["history"] == STATE["history"]
+    assert torch.equal(found["weights"], STATE["weights"])
+    assert capsys.readouterr() == ("ten: resumed after epoch 2\n", "")
+
+
+def test_without_a_file_there_is_no_state_and_no_word(workspace, capsys):
+    assert CheckpointFile("ten", "mine").load() is None
+    assert capsys.readouterr() == ("", "")
+
+
+def test_another_trainings_checkpoint_is_ignored(checkpoint, capsys):
+    assert "other parameters, data or code" in ignored(CheckpointFile("ten", "another"), capsys)
+
+
+def test_trainings_have_checkpoints_of_their_own(checkpoint):
+    assert CheckpointFile("four", "mine").load() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04", b"\x80\x04.", pickle.dumps([1, 2]), b"\0" * 1_000])
+def test_garbage_is_ignored(checkpoint, capsys, content):
+    checkpoint.path.write_bytes(content)
+    assert "damaged" in ignored(checkpoint, capsys)
+
+
+def test_a_file_cut_short_is_ignored(checkpoint, capsys):
+    content = checkpoint.path.read_bytes()
+    for length in range(1, len(content), len(content) // 20):
+        checkpoint.path.write_bytes(content[:length])
+        assert "damaged" in ignored(checkpoint, capsys)
+
+
+def test_a_flipped_bit_anywhere_is_found(checkpoint, capsys):
+    content = checkpoint.path.read_bytes()
+    for place in range(0, len(content), 13):
+        checkpoint.path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert "damaged" in ignored(checkpoint, capsys)
+
+
+def seal(checkpoint, content):
+    """Write a file whose digest is right, whoever made it."""
+    checkpoint.path.write_bytes(hashlib.sha256(content).digest() + content)
+
+
+def saved(value):
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("value", [[], {"state": {}}, {"fingerprint": "mine"}, {"fingerprint": "mine", "state": {}}, 3])
+def test_a_file_of_another_form_is_ignored(checkpoint, capsys, value):
+    seal(checkpoint, saved(value))
+    assert "damaged" in ignored(checkpoint, capsys)
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_a_malicious_pickle_is_ignored_and_not_executed(checkpoint, workspace, capsys):
+    for content in (pickle.dumps(Trap(), protocol=2), saved({"fingerprint": "mine", "state": Trap()})):
+        checkpoint.path.write_bytes(content)
+        ignored(checkpoint, capsys)
+        seal(checkpoint, content)
+        ignored(checkpoint, capsys)
+    assert not (workspace / "sprung").exists()
+
+
+def test_it_is_removed_once_the_work_is_done_and_kept_after_an_error(checkpoint):
+    with pytest.raises(KeyboardInterrupt), checkpoint:
+        raise KeyboardInterrupt
+    assert checkpoint.path.exists()
+    with checkpoint:
+        pass
+    assert not checkpoint.path.exists()
+    with checkpoint:
+        pass
+
+
+def test_saving_replaces_the_state_and_leaves_no_other_file(checkpoint):
+    checkpoint.save({"history": [(1, 0.5, 0.4, 0.9)]})
+    assert len(checkpoint.load()["history"]) == 1
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == ["ten.pt"]

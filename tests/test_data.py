@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from quartet import data, files, idx, paths
+from quartet.errors import InputError
+
+
+@pytest.fixture
+def pair(tmp_path):
+    def write(images, labels):
+        names = tmp_path / "images", tmp_path / "labels"
+        for path, array in zip(names, (images, labels), strict=True):
+            path.write_bytes(idx.encode(np.asarray(array, dtype=np.uint8)))
+        return names
+
+    return write
+
+
+@pytest.fixture
+def saved(workspace, tiny):
+    data.save_split("train", tiny)
+    path = data.split_path("train")
+    files.write_json(paths.MANIFEST, {"data": "sample", "splits": {"train": {"sha256": files.sha256(path)}}})
+    return path
+
+
+def test_a_pair_of_files_is_read(pair, tiny):
+    found = data.read_pair(*pair(tiny.images, tiny.labels))
+    np.testing.assert_array_equal(found.images, tiny.images)
+    np.testing.assert_array_equal(found.labels, tiny.labels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "problem"),
+    [
+        ((3, 28, 28), [1, 10, 2], "labels: expected labels 0 to 9, found 10 at item 1"),
+        ((3, 28, 28), [1, 2], "labels: expected a label for each of 3 images, found 2"),
+        ((2, 28, 28), [1, 2, 3], "labels: expected a label for each of 2 images, found 3"),
+        ((2, 28, 27), [1, 2], "images: expected images of 28x28, found 28x27"),
+        ((2, 32, 28), [1, 2], "images: expected images of 28x28, found 32x28"),
+    ],
+)
+def test_a_pair_that_does_not_fit_is_refused(pair, shape, labels, problem):
+    with pytest.raises(InputError, match=problem):
+        data.read_pair(*pair(np.zeros(shape), labels))
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "held_out"), [(2, 0.5, 1), (10, 0.1, 1), (999, 0.25, 250), (60_000, 0.1, 6_000)]
+)
+def test_a_split_loses_no_image_and_takes_none_twice(count, fraction, held_out):
+    train, validation = data.split_indices(count, fraction, seed=3)
+    assert len(validation) == held_out
+    assert sorted([*train.tolist(), *validation.tolist()]) == list(range(count))
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(validation) > 0).all()
+
+
+def test_a_split_comes_from_its_seed_alone():
+    first = data.split_indices(1_000, 0.1, seed=1)
+    np.random.default_rng(9).random(5)
+    second, other = data.split_indices(1_000, 0.1, seed=1), data.split_indices(1_000, 0.1, seed=2)
+    np.testing.assert_array_equal(first[1], second[1])
+    assert set(first[1].tolist()) != set(other[1].tolist())
+
+
+def test_a_split_draws_from_everywhere():
+    # Of 1,000 drawn from 10,000, each tenth holds 100 on average; 40 is 6 standard deviations off.
+    _, validation = data.split_indices(10_000, 0.1, seed=0)
+    tenths = np.bincount(validation // 1_000, minlength=10)
+    assert tenths.min() > 40
+
+
+@pytest.mark.parametrize(("count", "fraction"), [(10, 0.01), (10, 0.99), (1, 0.5), (0, 0.5)])
+def test_a_fraction_that_leaves_a_split_empty_is_refused(count, fraction):
+    with pytest.raises(InputError, match=f"data.validation_fraction: {fraction} of {count} images"):
+        data.split_indices(count, fraction, seed=0)
+
+
+def test_digits_are_counted():
+    assert data.digit_counts(np.array([9, 0, 0, 3], dtype=np.uint8)) == [2, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+
+
+def test_digits_become_the_place_of_their_group():
+    merged = data.merge(np.arange(10, dtype=np.uint8), [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]])
+    assert merged.dtype == np.int64
+    assert merged.tolist() == [0, 1, 2, 2, 3, 2, 0, 1, 2, 3]
+
+
+def test_groups_of_one_digit_change_nothing(tiny):
+    np.testing.assert_array_equal(data.merge(tiny.labels, [[digit] for digit in range(10)]), tiny.labels)
+
+
+def test_a_class_is_called_by_its_digits():
+    assert data.class_names([[0, 6], [1], [2, 3, 5, 8]]) == ["0·6", "1", "2·3·5·8"]
+
+
+def test_a_split_that_is_saved_is_read_back(saved, tiny):
+    found = data.load_split("train")
+    assert found.images.dtype == found.labels.dtype == np.uint8
+    np.testing.assert_array_equal(found.images, tiny.images)
+    np.testing.assert_array_equal(found.labels, tiny.labels)
+
+
+def test_equal_splits_are_equal_bytes_at_any_time(saved, tiny):
+    before = saved.read_bytes()
+    data.save_split("train", data.Split(tiny.images.copy(), tiny.labels.copy()))
+    assert saved.read_bytes() == before
+    with zipfile.ZipFile(saved) as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_a_flipped_bit_is_found(saved):
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(InputError, match=r"train\.npz: its SHA-256 is not the one in .*manifest\.json: damaged"):
+        data.load_split("train")
+
+
+def test_a_missing_split_is_named(saved):
+    saved.unlink()
+    with pytest.raises(InputError, match=r"train\.npz: missing; `dvc repro` makes it"):
+        data.load_split("train")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "problem"),
+    [
+        (None, r"manifest\.json: missing"),
+        ("{", r"manifest\.json: not JSON"),
+        ("{}", r"manifest\.json: not what preprocess writes"),
+        ("[]", r"manifest\.json: not what preprocess writes"),
+        ('{"splits": {"test": {}}}', r"manifest\.json: not what preprocess writes"),
+    ],
+)
+def test_a_damaged_manifest_is_named(saved, manifest, problem):
+    paths.MANIFEST.unlink()
+    if manifest is not None:
+        paths.MANIFEST.write_text(manifest, encoding="utf-8")
+    with pytest.raises(InputError, match=problem):
+        data.load_split("train")
+
+
+@pytest.mark.parametrize("content", ["no archive", "PK\x03\x04 torn"])
+def test_a_file_that_is_no_split_is_refused_though_its_digest_is_right(saved, content):
+    saved.write_text(content, encoding="utf-8")
+    files.write_json(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(saved)}}})
+    with pytest.raises(InputError, match="not what preprocess writes: damaged"):
+        data.load_split("train")

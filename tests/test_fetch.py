@@ -1,0 +1,206 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quartet import data, fetch, idx, paths, sample
+
+pytest_plugins = ["misbehaving_server"]
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT / os.environ.get("QUARTET_MNIST", "../shared/mnist")
+
+# The published shapes: http://yann.lecun.com/exdb/mnist/
+SHAPES = {
+    "t10k-labels-idx1-ubyte": (10_000,),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_shipped_table_is_that_of_the_real_files(name, tmp_path):
+    if not REAL.is_dir():
+        pytest.skip("real MNIST is not at hand: set QUARTET_MNIST to a directory of its four files")
+    known = fetch.MNIST[name]
+    content = fetch.obtain(name, str(REAL))  # verified against the table's unpacked hash
+    assert len(content) == known.size
+    (tmp_path / name).write_bytes(content)
+    assert idx.read(tmp_path / name, len(SHAPES[name])).shape == SHAPES[name]
+    packed = REAL / f"{name}.gz"
+    if packed.is_file():
+        assert packed.stat().st_size == known.gz_size
+        assert hashlib.sha256(packed.read_bytes()).hexdigest() == known.gz_sha256
+
+
+def test_a_mirror_gives_the_four_files_and_the_record(fetching, capsys):
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+    assert sorted(fetching.server.requests) == sorted(f"{name}.gz" for name in fetching.contents)
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1] == "fetch: MNIST in data/raw/, verified"
+    assert output.err == ""
+    split = data.read_pair(paths.RAW / "train-images-idx3-ubyte", paths.RAW / "train-labels-idx1-ubyte")
+    assert split.images.shape == (120, 28, 28)
+
+
+def test_the_record_says_what_the_data_is_and_nothing_of_where_and_when(fetching):
+    fetch.main()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in fetching.contents.items()}
+    assert json.loads(paths.SOURCE.read_text()) == {"data": "mnist", "sha256": digests}
+
+
+def test_files_at_hand_need_no_network(fetching, monkeypatch):
+    paths.RAW.mkdir(parents=True)
+    for name, content in fetching.contents.items():
+        (paths.RAW / name).write_bytes(content)
+    fetch.main()
+    assert fetching.server.requests == []
+    # 192.0.2.0/24 is reserved for documentation: no route leads there, and trying would take CONNECT_SECONDS.
+    monkeypatch.setattr(fetch, "MIRRORS", ("http://192.0.2.1/",))
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+@pytest.mark.parametrize("source", ["mnist", "sample"])
+def test_two_runs_leave_equal_bytes(source, fetching):
+    fetching.source(source)
+    fetch.main()
+    first = {path.name: path.read_bytes() for path in paths.RAW.iterdir()}
+    asked = len(fetching.server.requests)
+    fetch.main()
+    assert {path.name: path.read_bytes() for path in paths.RAW.iterdir()} == first
+    assert len(fetching.server.requests) == asked == (4 if source == "mnist" else 0)
+
+
+def test_the_sample_is_written_as_idx_and_reads_back(fetching, capsys):
+    fetching.source("sample")
+    fetch.main()
+    assert set(fetching.raw()) == set(SHAPES)
+    counts = {"train": 1_500, "t10k": 297}
+    for part, count in counts.items():
+        images = idx.read(paths.RAW / f"{part}-images-idx3-ubyte", 3)
+        labels = idx.read(paths.RAW / f"{part}-labels-idx1-ubyte", 1)
+        assert images.shape == (count, 28, 28)
+        assert labels.shape == (count,)
+        assert set(labels.tolist()) == set(range(10))
+        assert (images == sample.digits()[f"{part}-images-idx3-ubyte"]).all()
+    record = json.loads(paths.SOURCE.read_text())
+    assert record["data"] == "sample"
+    assert record["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in fetching.raw().items()}
+    assert "SAMPLE DATA" in capsys.readouterr().out
+    assert fetching.server.requests == []
+
+
+def test_switching_between_sample_and_mnist_replaces_every_file(fetching):
+    for source in ("sample", "mnist", "sample"):
+        fetching.source(source)
+        fetch.main()
+        assert json.loads(paths.SOURCE.read_text())["data"] == source
+        assert (fetching.raw() == fetching.contents) is (source == "mnist")
+        assert len((paths.RAW / "t10k-labels-idx1-ubyte").read_bytes()) == (108 if source == "mnist" else 305)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [set(), {"t10k-images-idx3-ubyte", "train-labels-idx1-ubyte"}, set(SHAPES)],
+    ids=["packed", "mixed", "unpacked"],
+)
+@pytest.mark.parametrize("source", ["auto", "mnist"])
+def test_a_directory_gives_the_files(source, plain, fetching, tmp_path, monkeypatch):
+    fetching.source(source)
+    monkeypatch.setenv("QUARTET_MNIST", str(fetching.put(tmp_path / "local", plain)))
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+    assert fetching.server.requests == []
+
+
+def test_a_file_url_gives_the_files_with_spaces_and_escapes(fetching, tmp_path, monkeypatch):
+    folder = fetching.put(tmp_path / "my files, 100% só")
+    for url in (
+        folder.as_uri(),
+        folder.as_uri() + "/",
+        f"file:{folder}".replace("%", "%25"),
+        folder.as_uri().replace("file:", "FILE:"),
+    ):
+        (paths.RAW / "t10k-labels-idx1-ubyte").unlink(missing_ok=True)
+        monkeypatch.setenv("QUARTET_MNIST", url)
+        fetch.main()
+        assert fetching.raw() == fetching.contents
+
+
+def test_a_directory_is_taken_as_it_is_spelt(fetching, tmp_path, monkeypatch):
+    monkeypatch.setenv("QUARTET_MNIST", str(fetching.put(tmp_path / "a%20b c#d?e")))
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+@pytest.mark.parametrize("end", ["/", ""])
+def test_an_http_url_gives_the_files_with_and_without_a_last_slash(end, fetching, monkeypatch):
+    monkeypatch.setattr(fetch, "MIRRORS", ())
+    monkeypatch.setenv("QUARTET_MNIST", fetching.server.url().rstrip("/") + end)
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+def test_a_relative_directory_is_below_the_working_directory(fetching, monkeypatch):
+    fetching.put(fetching.workspace / "local")
+    monkeypatch.setenv("QUARTET_MNIST", "local")
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+def test_a_relative_directory_is_below_the_project_that_dvc_names(fetching, tmp_path, monkeypatch):
+    fetching.put(tmp_path / "project" / "local")
+    (fetching.workspace / "local").mkdir()  # empty: a queued experiment's own copy does not have it
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    monkeypatch.setenv("QUARTET_MNIST", "local")
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+    assert not (tmp_path / "project" / "data").exists()
+
+
+def test_the_home_directory_may_be_a_tilde(fetching, tmp_path, monkeypatch):
+    fetching.put(tmp_path / "home" / "local")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("QUARTET_MNIST", "~/local")
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+def test_a_server_that_calls_the_packing_an_encoding_is_understood(fetching, monkeypatch):
+    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("encoding"),))
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+def test_the_alarm_is_off_afterwards(fetching):
+    """A deadline that outlived its download would end whatever runs later in the same process."""
+    before = signal.getsignal(signal.SIGALRM)
+    fetch.main()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_strangers_in_the_folder_are_removed(fetching):
+    paths.RAW.mkdir(parents=True)
+    for name in (".t10k-labels-idx1-ubyte.abc123.part", "train-images-idx3-ubyte.gz", "notes.txt"):
+        (paths.RAW / name).write_bytes(b"left behind")
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+def test_the_stage_runs_as_dvc_runs_it(fetching):
+    fetching.source("sample")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "quartet.fetch"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "SAMPLE DATA" in result.stdout
+    assert {path.name for path in paths.RAW.iterdir()} == {*SHAPES, "source.json"}

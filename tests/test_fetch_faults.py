@@ -1,0 +1,370 @@
+import gzip
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from quartet import fetch, paths
+from quartet.errors import InputError, WorkError
+
+pytest_plugins = ["misbehaving_server"]
+
+ROOT = Path(__file__).resolve().parents[1]
+FIRST, SECOND, THIRD, FOURTH = fetch.MNIST
+MEBIBYTE = 1 << 20
+
+HASH = "its SHA-256 is not that of MNIST's file"
+LONG = "more bytes than MNIST's file has"
+# What a server does wrong, and the reason that the warning gives.
+REASONS = {
+    "403": "HTTP status 403",
+    "404": "HTTP status 404",
+    "500": "HTTP status 500",
+    "redirect-loop": "Exceeded 30 redirects.",
+    "redirect-endless": "Exceeded 30 redirects.",
+    "stall-headers": "no answer in time",
+    "stall-body": "no answer in time",
+    "drip-headers": "not done after 1 s",
+    "drip-body": "not done after 1 s",
+    "cut": "IncompleteRead(39238 bytes read, 39239 more expected)",
+    "cut-unsaid": HASH,
+    "hang-up": "Remote end closed connection without response",
+    "not-http": "SSH-2.0-OpenSSH_9.6",
+    "web-page": HASH,
+    "bit-flip": HASH,
+    "truncated": HASH,
+    "garbage": LONG,
+    "bomb": HASH,
+    "endless": LONG,
+    "encoding-bomb": HASH,
+}
+
+
+def one_warning(capsys):
+    """The one line on standard error, which must be one."""
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("fault", REASONS)
+def test_a_bad_mirror_is_told_and_the_next_one_serves(fault, fetching, monkeypatch, capsys):
+    bad = fetching.server.url(fault, THIRD)
+    monkeypatch.setattr(fetch, "MIRRORS", (bad, fetching.server.url()))
+    if fault.startswith("stall"):
+        monkeypatch.setattr(fetch, "READ_SECONDS", 0.3)
+    if fault.startswith("drip"):
+        monkeypatch.setattr(fetch, "FILE_SECONDS", 1)
+    started = time.monotonic()
+    tracemalloc.start()
+    try:
+        fetch.main()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A stall lasts a minute, a drip of the file an hour; the bombs and the endless bodies have 64 MiB and more.
+    assert time.monotonic() - started < 20
+    assert peak < 16 * MEBIBYTE
+    assert fetching.server.sent < 64 * MEBIBYTE
+    assert one_warning(capsys) == f"quartet: warning: {bad}: {THIRD}: {REASONS[fault]}"
+    assert fetching.raw() == fetching.contents
+    assert json.loads(paths.SOURCE.read_text())["data"] == "mnist"
+    # The two files that the bad mirror served are kept: none is asked for twice.
+    asked = fetching.server.requests
+    assert [asked.count(f"{name}.gz") for name in (FIRST, SECOND, FOURTH)] == [1, 1, 1]
+
+
+    url = fetching.server.url(fault, THIRD)
+    monkeypatch.setenv("QUARTET_MNIST", url)
+    monkeypatch.setattr(fetch, "READ_SECONDS", 0.3 if fault.startswith("stall") else 10)
+    monkeypatch.setattr(fetch, "FILE_SECONDS", 1 if fault.startswith("drip") else 30)
+    with pytest.raises(WorkError, match=re.escape(f"({url}: {THIRD}: {REASONS[fault]}). Put {FIRST}.gz, ")):
+        fetch.main()
+    assert fetching.raw() == {name: fetching.contents[name] for name in (FIRST, SECOND)}
+    assert not paths.SOURCE.exists()
+
+
+def test_a_mirror_that_fails_the_third_file_has_served_two(fetching, monkeypatch):
+    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("404", THIRD),))
+    fetching.source("mnist")
+    with pytest.raises(WorkError):
+        fetch.main()
+    kept = {name: fetching.contents[name] for name in (FIRST, SECOND)}
+    assert fetching.raw() == kept
+    assert not paths.SOURCE.exists()  # nothing may take half of MNIST for MNIST
+    fetching.server.requests.clear()
+    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url(),))
+    fetch.main()
+    assert fetching.server.requests == [f"{THIRD}.gz", f"{FOURTH}.gz"]
+    assert fetching.raw() == fetching.contents
+
+
+def test_a_refused_connection_is_told_and_the_next_mirror_serves(fetching, monkeypatch, capsys):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, so that nobody else gets the port, and not listening
+        bad = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        monkeypatch.setattr(fetch, "MIRRORS", (bad, fetching.server.url()))
+        fetch.main()
+    assert one_warning(capsys) == f"quartet: warning: {bad}: {FIRST}: [Errno 111] Connection refused"
+    assert fetching.raw() == fetching.contents
+
+
+def test_a_mirror_in_vain_costs_seconds_however_large_the_file(fetching, monkeypatch):
+    """Where each mirror stalls, `auto` has to come to the sample soon: before the first file the wait is short."""
+    assert fetch.deadline(fetch.Known(10_008, "", 4_542, "")) <= 2 * 60 / len(fetch.MIRRORS)
+
+
+def test_where_nothing_serves_the_error_says_which_files_to_put_where(fetching, monkeypatch):
+    urls = fetching.server.url("403"), fetching.server.url("500")
+    monkeypatch.setattr(fetch, "MIRRORS", urls)
+    fetching.source("mnist")
+    with pytest.raises(WorkError) as caught:
+        fetch.main()
+    assert caught.value.exit_status == 1
+    message = str(caught.value)
+    for part in (
+        f"{urls[0]}: {FIRST}: HTTP status 403",
+        f"{urls[1]}: {FIRST}: HTTP status 500",
+        *(f"{name}.gz" for name in fetching.contents),
+        "QUARTET_MNIST",
+        "data/raw/",
+        "run the same again",
+    ):
+        assert part in message
+    assert "\n" not in message
+    assert list(paths.RAW.iterdir()) == []
+
+
+def test_where_nothing_serves_auto_takes_the_sample_loudly(fetching, monkeypatch, capsys):
+    # The first file is had: of MNIST and the sample there must be no mixture.
+    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("404", SECOND),))
+    fetch.main()
+    assert json.loads(paths.SOURCE.read_text())["data"] == "sample"
+    assert {name: len(content) for name, content in fetching.raw().items()} == {
+        FIRST: 8 + 297,
+        SECOND: 8 + 1_500,
+        THIRD: 16 + 297 * 784,
+        FOURTH: 16 + 1_500 * 784,
+    }
+    output = capsys.readouterr()
+    assert output.err.count("HTTP status 404") == 1
+    banner = "\n".join(output.out.splitlines()[-5:])
+    assert "SAMPLE DATA" in banner
+    assert "NOT MNIST" in banner
+    assert "QUARTET_MNIST=<directory or URL of its four files> make" in banner
+
+
+@pytest.mark.parametrize("source", ["auto", "mnist"])
+@pytest.mark.parametrize("place", ["missing", "empty", "server", "scheme", "nobody"])
+def test_what_the_user_names_is_never_replaced_by_mirrors_or_sample(place, source, fetching, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    named, reason = {
+        "missing": (str(tmp_path / "missing"), f"neither {tmp_path / 'missing' / FIRST} nor {FIRST}.gz is there"),
+        "empty": (str(tmp_path / "empty"), f"neither {tmp_path / 'empty' / FIRST} nor {FIRST}.gz is there"),
+        "server": (fetching.server.url("404"), "HTTP status 404"),
+        "scheme": ("ftp://127.0.0.1/mnist", "expected a directory, a file: URL or an http(s): URL"),
+        "nobody": ("~nobody-of-this-name/mnist", "Could not determine home directory"),
+    }[place]
+    fetching.source(source)
+    monkeypatch.setenv("QUARTET_MNIST", named)
+    with pytest.raises(WorkError, match=re.escape(f"({named}: {FIRST}: {reason}")):
+        fetch.main()
+    assert list(paths.RAW.iterdir()) == []
+
+
+def test_sample_and_a_named_place_contradict_each_other(fetching, tmp_path, monkeypatch):
+    fetch.main()
+    before = {path.name: path.read_bytes() for path in paths.RAW.iterdir()}
+    fetching.source("sample")
+    monkeypatch.setenv("QUARTET_MNIST", str(tmp_path))
+    with pytest.raises(InputError, match="data.source is sample, yet QUARTET_MNIST names MNIST .*: change one of them"):
+        fetch.main()
+    assert {path.name: path.read_bytes() for path in paths.RAW.iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "altered", "longer", "removed"])
+@pytest.mark.parametrize("name", fetch.MNIST)
+def test_a_damaged_file_at_hand_is_found_and_fetched_again(name, damage, fetching):
+    fetch.main()
+    path, content = paths.RAW / name, fetching.contents[name]
+    if damage == "removed":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        altered = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes(
+            {"truncated": content[:-1], "emptied": b"", "altered": altered, "longer": content + b"\0"}[damage]
+        )
+    fetching.server.requests.clear()
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+    assert fetching.server.requests == [f"{name}.gz"]
+
+
+def test_a_damaged_link_into_a_cache_is_replaced_and_not_written_through(fetching, tmp_path):
+    fetch.main()
+    cached = tmp_path / "cached"
+    cached.write_bytes(b"an object of DVC's cache")
+    cached.chmod(0o444)
+    for link in (Path.symlink_to, Path.hardlink_to):
+        (paths.RAW / FIRST).unlink()
+        link(paths.RAW / FIRST, cached)
+        fetch.main()
+        assert cached.read_bytes() == b"an object of DVC's cache"
+        assert fetching.raw() == fetching.contents
+
+
+LOCAL_FAULTS = {
+    "truncated": (lambda packed: packed[:-10], "not a whole gzip file (Compressed file ended"),
+    "garbage": (lambda packed: packed + b"garbage", "not a whole gzip file (Not a gzipped file (b'ga'))"),
+    "empty": (lambda packed: b"", "not MNIST's file: expected 78,416 bytes of SHA-256 "),
+    "altered": (lambda packed: packed[:-8] + bytes(8), "not a whole gzip file (CRC check failed"),
+    "not gzip": (lambda packed: b"<html>", "not a whole gzip file (Not a gzipped file (b'<h'))"),
+    "bad method": (lambda packed: packed[:2] + b"\7" + packed[3:], "not a whole gzip file (Unknown compression method)"),
+    "bad block": (lambda packed: packed[:10] + b"\xff" * 50, "not a whole gzip file (Error -3 while decompressing"),
+    "another": (lambda packed: gzip.compress(bytes(78_416)), "not MNIST's file: expected 78,416 bytes of SHA-256 "),
+    "bomb": (lambda packed: gzip.compress(bytes(64 * MEBIBYTE)), "not MNIST's file: expected 78,416 bytes of SHA-256 "),
+}
+
+
+@pytest.mark.parametrize("fault", LOCAL_FAULTS)
+def test_a_bad_packed_file_in_a_directory_is_an_error(fault, fetching, tmp_path, monkeypatch):
+    spoil, reason = LOCAL_FAULTS[fault]
+    folder = fetching.put(tmp_path / "local")
+    (folder / f"{THIRD}.gz").write_bytes(spoil(fetching.packed[THIRD]))
+    monkeypatch.setenv("QUARTET_MNIST", str(folder))
+    tracemalloc.start()
+    try:
+        with pytest.raises(WorkError, match=re.escape(f"({folder}: {THIRD}: {reason}")):
+            fetch.main()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * MEBIBYTE
+    assert fetching.raw() == {name: fetching.contents[name] for name in (FIRST, SECOND)}
+
+
+@pytest.mark.parametrize("fault", ["truncated", "longer", "altered", "huge"])
+def test_a_bad_unpacked_file_in_a_directory_is_an_error(fault, fetching, tmp_path, monkeypatch):
+    folder = fetching.put(tmp_path / "local", plain={THIRD})
+    path, content = folder / THIRD, fetching.contents[THIRD]
+    if fault == "huge":
+        os.truncate(path, 1 << 40)  # sparse: takes no room, and none may be read into memory
+    else:
+        path.write_bytes({"truncated": content[:-1], "longer": content + b"\0", "altered": bytes(len(content))}[fault])
+    monkeypatch.setenv("QUARTET_MNIST", str(folder))
+    with pytest.raises(WorkError, match=re.escape(f"({folder}: {THIRD}: not MNIST's file: expected 78,416 bytes of")):
+        fetch.main()
+    assert fetching.raw() == {name: fetching.contents[name] for name in (FIRST, SECOND)}
+
+
+def test_a_users_files_put_into_the_wrong_place_are_not_deleted_by_a_failing_run(fetching, monkeypatch):
+    """The packed files in data/raw/ itself: a likely slip, and they may have been carried there by hand."""
+    fetching.put(fetching.workspace / paths.RAW)
+    fetching.source("mnist")
+    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("404"),))
+    with pytest.raises(WorkError):
+        fetch.main()
+    assert {f"{name}.gz" for name in fetching.contents} <= set(fetching.raw())
+    monkeypatch.setenv("QUARTET_MNIST", str(paths.RAW))
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+def test_a_failing_run_takes_the_old_record_away(fetching, monkeypatch):
+    fetch.main()
+    (paths.RAW / THIRD).write_bytes(b"damaged")
+    monkeypatch.setenv("QUARTET_MNIST", fetching.server.url("404"))
+    with pytest.raises(WorkError):
+        fetch.main()
+    assert not paths.SOURCE.exists()
+
+
+# The stage as a process of its own. ###################################################################################
+
+# The stage with the tiny MNIST in the real one's place, which `python -m quartet.fetch` has no way to name.
+TINY = """
+import json, sys
+from quartet import errors, fetch
+fetch.MNIST = {name: fetch.Known(*known) for name, known in json.load(sys.stdin).items()}
+errors.run(fetch.main)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path):
+    (tmp_path / "of-the-process").mkdir()
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path / "of-the-process")}
+
+
+def start_tiny(environment):
+    process = subprocess.Popen(
+        [sys.executable, "-c", TINY],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdin.write(json.dumps(fetch.MNIST))
+    process.stdin.close()
+    return process
+
+
+def end(process, sent):
+    with process:
+        if sent:
+            process.send_signal(sent)
+        stderr = process.stderr.read()
+        return process.wait(timeout=60), stderr
+
+
+@pytest.mark.parametrize("place", ["missing directory", "server without files"])
+def test_the_stage_ends_in_one_line_and_status_1(place, fetching, tmp_path, environment):
+    named = str(tmp_path / "missing") if place == "missing directory" else fetching.server.url("404")
+    result = subprocess.run(
+        [sys.executable, "-m", "quartet.fetch"],
+        env={**environment, "QUARTET_MNIST": named},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    told, error = result.stderr.splitlines()
+    assert told.startswith(f"quartet: warning: {named}: {FIRST}: ")
+    assert error.startswith(f"quartet: error: MNIST cannot be had ({named}: {FIRST}: ")
+    assert list(paths.RAW.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_killed_in_a_download_is_made_up_for_by_the_next(number, fetching, environment, tmp_path):
+    process = start_tiny({**environment, "QUARTET_MNIST": fetching.server.url("stall-body", THIRD)})
+    try:
+        assert fetching.server.stalled.wait(60)
+    finally:
+        status, stderr = end(process, number)
+    if number == signal.SIGKILL:
+        assert status == -signal.SIGKILL
+    else:
+        assert status == 128 + number
+        (line,) = stderr.splitlines()
+        assert line == f"quartet: stopped by {'SIGTERM' if number == signal.SIGTERM else 'Ctrl-C'}"
+        assert list((tmp_path / "of-the-process").iterdir()) == []
+    assert fetching.raw() == {name: fetching.contents[name] for name in (FIRST, SECOND)}
+    # What a kill in the middle of a write would leave: see files.replacing.
+    (paths.RAW / f".{THIRD}.abc123.part").write_bytes(fetching.contents[THIRD][:1000])
+
+    fetching.server.requests.clear()
+    status, stderr = end(start_tiny({**environment, "QUARTET_MNIST": fetching.server.url()}), None)
+    assert (status, stderr) == (0, "")
+    assert fetching.server.requests == [f"{THIRD}.gz", f"{FOURTH}.gz"]
+    assert fetching.raw() == fetching.contents
+    assert len(list(paths.RAW.iterdir())) == 5

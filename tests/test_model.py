@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from quartet import model, training
+from quartet.errors import InputError
+from quartet.params import Hyperparameters
+
+SHAPES = {"ten": (10, False), "four": (4, False), "ten-bn": (10, True), "four-bn": (4, True)}
+
+
+def seeded(classes, bn, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model.build(classes, bn).eval()
+
+
+def describe(name):
+    classes, bn = SHAPES[name]
+    return {"variant": name, "groups": [[0]] * classes, "hyperparameters": {"bn": bn}}
+
+
+@pytest.fixture
+def images(tiny):
+    return torch.from_numpy(tiny.images)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "ten-bn" / "model.safetensors"
+    model.save_weights(path, seeded(10, bn=True), describe("ten-bn"))
+    return path
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ten", 4470), ("four", 4368), ("ten-bn", 4526), ("four-bn", 4424)])
+def test_the_parameters_are_the_reports(name, expected):
+    classes, bn = SHAPES[name]
+    by_hand = (7 * 7 * 1 * 16 + 16) + (5 * 5 * 16 * 8 + 8) + (3 * 3 * 8 * 4 + 4) + (2 * 2 * 4 * classes + classes)
+    scale_and_shift = mean_and_variance = 2 * (16 + 8 + 4) if bn else 0
+    assert by_hand + scale_and_shift == expected
+    network = seeded(classes, bn)
+    rows = model.layer_table(network)
+    assert sum(row["trainable"] for row in rows) == expected
+    assert sum(row["non_trainable"] for row in rows) == mean_and_variance
+    assert sum(parameter.numel() for parameter in network.parameters()) == expected
+
+
+@pytest.mark.parametrize(("classes", "bn"), SHAPES.values())
+def test_each_layers_output_is_the_reports(classes, bn):
+    rows = {row["layer"]: row["output_shape"] for row in model.layer_table(seeded(classes, bn))}
+    convolutions = {"conv1": [16, 28, 28], "conv2": [8, 14, 14], "conv3": [4, 4, 4]}
+    pools = {"pool1": [16, 14, 14], "pool2": [8, 7, 7], "pool3": [4, 2, 2]}
+    relus = {"relu1": pools["pool1"], "relu2": pools["pool2"], "relu3": convolutions["conv3"]}
+    norms = {f"norm{place}": convolutions[f"conv{place}"] for place in (1, 2, 3)} if bn else {}
+    assert rows == {**convolutions, **pools, **relus, **norms, "flatten": [16], "output": [classes]}
+
+
+def test_the_layer_table_leaves_the_network_as_it_was():
+    network = seeded(10, bn=True).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    model.layer_table(network)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("classes", "bn"), SHAPES.values())
+def test_the_network_is_convolution_norm_relu_pool(classes, bn, images):
+    network = seeded(classes, bn)
+    pixels = model.pixels(images)
+    with torch.no_grad():
+        # Statistics and scales that matter, a negative scale among them.
+        network.train()(pixels)
+        for layer in network.eval():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.weight.copy_(torch.linspace(-1, 2, len(layer.weight)))
+                layer.bias.copy_(torch.linspace(-0.5, 0.5, len(layer.bias)))
+        weights = network.state_dict()
+        value = images.float().unsqueeze(1) / 255
+        for place, (stride, padding) in enumerate([(1, 3), (1, 2), (2, 1)], start=1):
+            value = functional.conv2d(
+                value, weights[f"conv{place}.weight"], weights[f"conv{place}.bias"], stride=stride, padding=padding
+            )
+            if bn:
+                norm = [weights[f"norm{place}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+                value = functional.batch_norm(value, *norm)
+            value = functional.relu(value)
+            value = functional.max_pool2d(value, 2) if place < 3 else functional.avg_pool2d(value, 2)
+        expected = value.flatten(1) @ weights["output.weight"].T + weights["output.bias"]
+        torch.testing.assert_close(network(pixels), expected)
+
+
+@pytest.mark.parametrize("bn", [False, True])
+def test_an_image_scores_the_same_alone_and_in_a_batch(bn, images):
+    network = seeded(10, bn)
+    with torch.inference_mode():
+        together = network(model.pixels(images[:20]))
+        alone = torch.cat([network(model.pixels(image[None])) for image in images[:20]])
+    torch.testing.assert_close(alone, together)
+
+
+def test_pixels_are_scaled_from_0_to_1():
+    images = torch.arange(2 * 28 * 28).remainder(256).to(torch.uint8).view(2, 28, 28)
+    found = model.pixels(images)
+    assert (found.shape, found.dtype) == ((2, 1, 28, 28), torch.float32)
+    assert (found.min(), found.max()) == (0, 1)
+    torch.testing.assert_close((found * 255).squeeze(1), images.float())
+    assert images.dtype == torch.uint8
+
+
+def test_scores_are_the_sigmoid_of_the_logits_and_the_same_class_wins(images):
+    network = seeded(10, bn=False)
+    with torch.inference_mode():
+        logits, scores = network(model.pixels(images)), model.with_scores(network)(model.pixels(images))
+    torch.testing.assert_close(scores, 1 / (1 + torch.exp(-logits)))
+    assert scores.min() > 0
+    assert scores.max() < 1
+    assert torch.equal(scores.argmax(dim=1), logits.argmax(dim=1))
+
+
+def test_cross_entropy_on_sigmoid_outputs_cannot_reach_the_reports_loss_and_on_logits_it_can():
+    floor = -math.log(math.e / (math.e + 9))
+    assert floor > 1.46
+    right = torch.tensor([3])
+    perfect = torch.full((1, 10), -50.0)
+    perfect[0, 3] = 50.0
+    assert functional.cross_entropy(torch.sigmoid(perfect), right).item() == pytest.approx(floor, abs=1e-6)
+    logits = torch.randn(10_000, 10, generator=torch.Generator().manual_seed(0)) * 20
+    assert functional.cross_entropy(torch.sigmoid(logits), logits.argmax(dim=1)).item() > floor
+    assert functional.cross_entropy(perfect, right).item() < 0.0624
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_weights_are_read_back_bit_for_bit(tmp_path, name, images):
+    network = seeded(*SHAPES[name])
+    with torch.inference_mode():
+        network.train()(model.pixels(images))
+    path = tmp_path / name / "model.safetensors"
+    model.save_weights(path, network, describe(name))
+    found, description = model.load_weights(path, name)
+    assert not found.training
+    assert description == describe(name)
+    expected = network.state_dict()
+    assert list(found.state_dict()) == list(expected)
+    assert all(torch.equal(value, expected[key]) for key, value in found.state_dict().items())
+    with torch.inference_mode():
+        assert torch.equal(found(model.pixels(images)), network.eval()(model.pixels(images)))
+
+
+def test_the_same_network_is_the_same_bytes_and_another_is_not(tmp_path, saved):
+    again, other = tmp_path / "again", tmp_path / "other"
+    model.save_weights(again, seeded(10, bn=True), describe("ten-bn"))
+    model.save_weights(other, seeded(10, bn=True, seed=1), describe("ten-bn"))
+    assert again.read_bytes() == saved.read_bytes()
+    assert other.read_bytes() != saved.read_bytes()
+
+
+def test_another_variants_weights_are_refused_by_name(saved):
+    with pytest.raises(InputError, match=r"model\.safetensors: expected the weights of 'four', found those of 'ten-bn'"):
+        model.load_weights(saved, "four")
+
+
+def test_a_flipped_bit_of_any_weight_is_found(saved):
+    content = saved.read_bytes()
+    start = 8 + struct.unpack("<Q", content[:8])[0]
+    for place in (start, (start + len(content)) // 2, len(content) - 1):
+        saved.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(InputError, match="not the content whose SHA-256 its header names: damaged"):
+            model.load_weights(saved, "ten-bn")
+
+
+def test_a_changed_description_is_found(saved):
+    content = saved.read_bytes()
+    for old, new in ((b"[0]", b"[1]"), (b"true", b"null"), (b"ten-bn", b"ten-bm")):
+        assert old in content
+        saved.write_bytes(content.replace(old, new, 1))
+        with pytest.raises(InputError, match="not the content whose SHA-256 its header names: damaged"):
+            model.load_weights(saved, "ten-bn")
+
+
+def test_a_file_cut_short_or_empty_is_refused(saved):
+    content = saved.read_bytes()
+    for length in (0, 7, 100, len(content) - 1):
+        saved.write_bytes(content[:length])
+        with pytest.raises(InputError, match="not a safetensors file of this project's weights"):
+            model.load_weights(saved, "ten-bn")
+
+
+def test_other_safetensors_files_are_refused(saved):
+    header = json.dumps({"__metadata__": {"quartet": "[]"}}).encode()
+    for content in (header, b"{}"):
+        saved.write_bytes(struct.pack("<Q", len(content)) + content)
+        with pytest.raises(InputError, match="not a safetensors file of this project's weights"):
+            model.load_weights(saved, "ten-bn")
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_is_refused_and_not_executed(saved, tmp_path):
+    sprung = tmp_path / "sprung"
+    saved.write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(InputError, match="not a safetensors file"):
+        model.load_weights(saved, "ten-bn")
+    torch.save({"weights": Trap(sprung)}, saved)
+    with pytest.raises(InputError, match="not a safetensors file"):
+        model.load_weights(saved, "ten-bn")
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize(("name", "stage"), [("ten-bn", "train@ten-bn"), ("trial", "trial")])
+def test_missing_weights_are_named_with_the_stage_that_makes_them(tmp_path, name, stage):
+    with pytest.raises(InputError, match=rf"model\.safetensors: missing; .*`dvc repro --force {stage}`"):
+        model.load_weights(tmp_path / name / "model.safetensors", name)
+
+
+def test_a_build_from_a_seed_is_the_same_and_from_another_is_not():
+    first, again, other = (seeded(10, bn=False, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_training_fits_its_variants_file(tmp_path, images, tiny):
+    shape = Hyperparameters(
+        classes=10, bn=True, epochs=1, batch_size=20, lr=0.001, schedule="constant", augment=False, seed=0
+    )
+    examples = training.Examples(images, torch.from_numpy(tiny.labels).long())
+    network, _ = training.fit(shape, examples, examples)
+    path = tmp_path / "ten-bn" / "model.safetensors"
+    model.save_weights(path, network, describe("ten-bn"))
+    loaded, _ = model.load_weights(path, "ten-bn")
+    assert torch.equal(training.predict(loaded, images), training.predict(network, images))

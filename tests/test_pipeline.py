@@ -1,0 +1,188 @@
+"""The whole pipeline, for real, in a clone on the sample."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+VARIANTS = ["ten", "ten-bn", "four", "four-bn"]
+TRAININGS = [*VARIANTS, "trial"]
+STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot"]
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(.+?)'", output)
+
+
+def lock(project) -> str:
+    return (project.root / "dvc.lock").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def experiment(finished):
+    yield finished
+    finished.run("git", "checkout", "-q", "params.yaml", "dvc.lock")
+    finished.run("dvc", "checkout", "-q")
+
+
+def test_the_first_repro_runs_every_stage_and_says_that_the_data_is_the_sample(finished) -> None:
+    assert sorted(ran(finished.output)) == sorted(STAGES)
+    assert "SAMPLE DATA" in finished.output
+    assert "not MNIST" in (finished.root / "stages/plot/results.md").read_text(encoding="utf-8").splitlines()[0]
+
+
+def test_the_second_repro_runs_nothing(finished) -> None:
+    assert ran(finished.run("dvc", "repro").stdout) == []
+
+
+def test_every_output_is_cached_by_dvc(finished) -> None:
+    stages = yaml.safe_load(lock(finished))["stages"]
+    cache = finished.root / ".dvc/cache/files/md5"
+    digests = [out["md5"] for stage in stages.values() for out in stage["outs"]]
+    assert len(digests) == 18
+    assert all((cache / digest[:2] / digest[2:]).is_file() for digest in digests)
+
+
+def test_a_forced_repro_changes_no_hash(finished) -> None:
+    before = lock(finished)
+    assert sorted(ran(finished.run("dvc", "repro", "--force").stdout)) == sorted(STAGES)
+    assert lock(finished) == before
+
+
+def test_an_experiment_retrains_the_trial_alone_and_shows_beside_the_four(experiment) -> None:
+    output = experiment.run("dvc", "exp", "run", "-S", "bn=true", "-n", "with-bn").stdout
+    assert ran(output) == ["trial", "evaluate", "plot"]
+    shown = list(csv.DictReader(experiment.run("dvc", "exp", "show", "--csv").stdout.splitlines()))
+    row = next(row for row in shown if row["Experiment"] == "with-bn")
+    baseline = next(row for row in shown if row["rev"] not in ("workspace", "") and row["Experiment"] == "")
+    for name in VARIANTS:
+        column = f"stages/evaluate/{name}.json:accuracy"
+        assert float(row[column]) == float(baseline[column]) > 0.5
+    column = "stages/evaluate/trial.json:accuracy"
+    assert (row["bn"], baseline["bn"]) == ("True", "False")
+    assert row[column] != baseline[column]
+
+
+def test_a_temporary_experiment_and_a_queue_land_in_the_one_store(experiment) -> None:
+    experiment.run("dvc", "exp", "run", "--temp", "-S", "seed=5", "-S", "epochs=1", "-n", "temporary")
+    experiment.run("dvc", "exp", "run", "--queue", "-S", "bn=true,false", "-S", "lr=0.005", "-S", "epochs=1")
+    experiment.run("dvc", "queue", "start", "-j", "2")
+    experiment.run("dvc", "queue", "logs", "--help")
+    for _ in range(120):
+        status = experiment.run("dvc", "queue", "status").stdout
+        if "Queued" not in status and "Running" not in status:
+            break
+        experiment.run("sleep", "1")
+    assert status.count("Success") == 2, status
+    found = runs(experiment, "params.epochs = '1'")
+    assert {(run["params"]["bn"], run["params"]["lr"], run["params"]["seed"]) for run in found} == {
+        ("False", "0.01", "5"),
+        ("True", "0.005", "0"),
+        ("False", "0.005", "0"),
+    }
+    assert {run["tags"]["stage"] for run in found} == {"trial"}
+    assert "temporary" in {run["tags"]["dvc.exp.name"] for run in found}
+    assert all(run["tags"]["dvc.exp.baseline"] and "test_accuracy" in run["metrics"] for run in found)
+
+
+READ_RUNS = """
+import json, sys
+import mlflow
+client = mlflow.MlflowClient(sys.argv[1])
+experiment = client.get_experiment_by_name("mnist-quartet")
+runs = []
+for run in client.search_runs([experiment.experiment_id], sys.argv[2]):
+    keys = ("train_loss", "val_loss", "val_accuracy")
+    steps = {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in keys}
+    runs.append({
+        "id": run.info.run_id, "name": run.info.run_name, "status": run.info.status, "steps": steps,
+        "params": run.data.params, "metrics": run.data.metrics, "tags": run.data.tags,
+        "artifacts": [a.path for a in client.list_artifacts(run.info.run_id)],
+        "datasets": [[i.dataset.name, i.tags[0].value] for i in run.inputs.dataset_inputs],
+        "models": [o.model_id for o in run.outputs.model_outputs] if run.outputs else [],
+    })
+print(json.dumps(runs))
+"""
+
+
+def runs(project, query: str = "") -> list[dict]:
+    done = project.run("python", "-W", "ignore", "-c", READ_RUNS, f"sqlite:///{project.root}/mlflow.db", query)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
+    found = {
+        run["name"]: run
+        for run in runs(finished, "params.epochs = '10' and params.lr != '0.005'")
+        if "dvc.exp.name" not in run["tags"]
+    }
+    assert sorted(found) == sorted(TRAININGS)
+    for name, run in found.items():
+        assert run["status"] == "FINISHED"
+        assert all(sorted(steps) == list(range(1, 11)) for steps in run["steps"].values())
+        metrics = json.loads((finished.root / f"stages/evaluate/{name}.json").read_bytes())
+        assert {key: run["metrics"][f"test_{key}"] for key in metrics} == metrics
+        assert {"confusion.png", "loss.png", "per_class.csv", "summary.json"} == set(run["artifacts"])
+        assert [context for _, context in run["datasets"]] == ["train", "validation"]
+        assert run["params"]["data"] == "sample"
+        assert run["tags"]["data"] == "UCI digits sample, not MNIST"
+        assert run["tags"]["stage"] == ("trial" if name == "trial" else f"train@{name}")
+        assert re.fullmatch("[0-9a-f]{64}", run["tags"]["fingerprint"])
+        assert re.fullmatch("[0-9a-f]{40}", run["tags"]["mlflow.source.git.commit"])
+        assert len(run["models"]) == 1
+
+
+SCORE = """
+import sys
+import mlflow, numpy as np, torch
+from safetensors.torch import load_file
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pytorch.load_model(f"models:/{sys.argv[2]}")
+images = np.load("data/split/test.npz")["images"][:7]
+scores = model(torch.from_numpy(images).unsqueeze(1).float() / 255)
+assert scores.shape == (7, 4) and ((scores > 0) & (scores < 1)).all(), scores
+info = mlflow.models.get_model_info(f"models:/{sys.argv[2]}")
+assert info.signature.inputs.inputs[0].shape == (-1, 1, 28, 28)
+print(scores.argmax(dim=1).tolist())
+"""
+
+
+def test_the_logged_model_loads_without_pickle_and_agrees_with_evaluate(finished) -> None:
+    run = next(run for run in runs(finished) if run["name"] == "four-bn")
+    done = finished.run(
+        "python",
+        "-W",
+        "ignore",
+        "-c",
+        SCORE,
+        f"sqlite:///{finished.root}/mlflow.db",
+        run["models"][0],
+        MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+    )
+    names = ["0·6", "1·7", "2·3·5·8", "4·9"]
+    with Path(finished.root / "stages/evaluate/four-bn/predictions.csv").open(encoding="utf-8") as file:
+        predicted = [names.index(row["predicted"]) for row in csv.DictReader(file)][:7]
+    assert json.loads(done.stdout.splitlines()[-1]) == predicted
+
+
+def test_dvc_draws_the_plots(finished, tmp_path) -> None:
+    finished.run("dvc", "plots", "show", "-o", str(tmp_path / "plots"))
+    page = (tmp_path / "plots/index.html").read_text(encoding="utf-8")
+    assert "Validation accuracy" in page
+    assert page.count("<img") == 9
+    assert all(f"Confusion on the test set: {name}" in page for name in TRAININGS)
+
+
+def test_metrics_show_has_a_line_for_each_training(finished) -> None:
+    output = finished.run("dvc", "metrics", "show").stdout.splitlines()
+    assert output[0].split() == ["Path", "accuracy", "loss", "macro_f1"]
+    assert [Path(line.split()[0]).stem for line in output[1:]] == TRAININGS
+
+
+def test_nothing_that_git_should_see_was_left_behind(finished) -> None:
+    assert finished.run("git", "status", "--porcelain").stdout == ""

@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from quartet import model, training
+from quartet.checkpoint import CheckpointFile
+from quartet.params import Hyperparameters
+
+RECIPE = Hyperparameters(classes=10, bn=False, epochs=2, batch_size=20, lr=0.001, schedule="constant", augment=False, seed=7)
+
+
+def recipe(**changes):
+    return Hyperparameters(**{**RECIPE.model_dump(), **changes})
+
+
+@pytest.fixture
+def examples(tiny):
+    """150 for training, 60 for validation."""
+    images, labels = torch.from_numpy(tiny.images), torch.from_numpy(tiny.labels).long()
+    return training.Examples(images[:150], labels[:150]), training.Examples(images[150:], labels[150:])
+
+
+def same(first, second):
+    (network, history), (other, other_history) = first, second
+    weights, other_weights = network.state_dict(), other.state_dict()
+    assert list(weights) == list(other_weights)
+    return history == other_history and all(torch.equal(value, other_weights[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("bn", [False, True])
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_training_is_the_same_from_the_same_seed_whatever_random_numbers_were_drawn_before(examples, bn, augment):
+    hyperparameters = recipe(bn=bn, augment=augment)
+    first = training.fit(hyperparameters, *examples)
+    torch.rand(3)
+    assert same(first, training.fit(hyperparameters, *examples))
+    assert not same(first, training.fit(recipe(bn=bn, augment=augment, seed=8), *examples))
+
+
+def test_the_process_is_left_as_it_was(examples):
+    def state():
+        return (
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+            torch.get_deterministic_debug_mode(),
+            training.fill_memory(),
+            torch.are_deterministic_algorithms_enabled(),
+        )
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        before, inside = state(), []
+        training.fit(RECIPE, *examples, on_epoch=lambda _: inside.append(torch.get_num_threads()))
+        assert inside == [1, 1]
+        assert state() == before
+        with pytest.raises(training.DivergedError):
+            training.fit(RECIPE.model_copy(update={"lr": 1e30}), *examples)
+        assert state() == before
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_images_are_left_as_they_were(examples):
+    before = [tensor.clone() for part in examples for tensor in part]
+    training.fit(recipe(augment=True), *examples)
+    assert all(
+        torch.equal(tensor, copy) for tensor, copy in zip((t for part in examples for t in part), before, strict=True)
+    )
+
+
+@pytest.mark.parametrize("bn", [False, True])
+def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
+    train, validation = examples
+    network, (first, second) = training.fit(recipe(bn=bn), train, validation)
+
+    torch.manual_seed(7)
+
+    def block(convolution, filters, pool):
+        return [convolution, *([nn.BatchNorm2d(filters)] if bn else []), nn.ReLU(), pool]
+
+    plain = nn.Sequential(
+        *block(nn.Conv2d(1, 16, 7, padding=3), 16, nn.MaxPool2d(2)),
+        *block(nn.Conv2d(16, 8, 5, padding=2), 8, nn.MaxPool2d(2)),
+        *block(nn.Conv2d(8, 4, 3, stride=2, padding=1), 4, nn.AvgPool2d(2)),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.001)
+    shuffle = torch.Generator().manual_seed(7)
+    pixels = train.images[:, None] / 255
+    losses, validations = [], []
+    for _ in range(2):
+        plain.train()
+        order = torch.randperm(150, generator=shuffle)
+        total = 0.0
+        for start in range(0, 150, 20):
+            chosen = order[start : start + 20]
+            optimizer.zero_grad()
+            each = functional.cross_entropy(plain(pixels[chosen]), train.labels[chosen], reduction="none")
+            each.mean().backward()
+            optimizer.step()
+            total += each.sum().item()
+        losses.append(total / 150)
+        plain.eval()
+        with torch.no_grad():
+            logits = plain(validation.images[:, None] / 255)
+        validations.append(functional.cross_entropy(logits, validation.labels).item())
+
+    assert [first.train_loss, second.train_loss] == pytest.approx(losses, rel=1e-5)
+    # Before batch norm a bias has no gradient but rounding, of which Adam makes whole steps: validation sees these.
+    assert [first.val_loss, second.val_loss] == pytest.approx(validations, rel=1e-3 if bn else 1e-5)
+    for (name, ours), theirs in zip(network.named_parameters(), plain.parameters(), strict=True):
+        if not (bn and name.startswith("conv") and name.endswith("bias")):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5, check_stride=False)
+
+
+def test_fake_digits_are_learned(examples):
+    _, history = training.fit(recipe(bn=True, lr=0.01, epochs=15), *examples)
+    assert [epoch.epoch for epoch in history] == list(range(1, 16))
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert history[-1].val_accuracy > 0.9
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(150, [40, 40, 40, 30]), (121, [40, 40, 40, 1]), (40, [40]), (1, [1])])
+def test_every_image_is_trained_on_in_each_epoch_the_last_smaller_batch_too(examples, monkeypatch, count, sizes):
+    train, validation = examples
+    # An image's first pixel is its number.
+    images = train.images[:count].clone()
+    images[:, 0, 0] = torch.arange(count)
+    batches = []
+    take = model.pixels
+    monkeypatch.setattr(model, "pixels", lambda batch: batches.append(batch[:, 0, 0].tolist()) or take(batch))
+    steps = []
+    training.fit(
+        recipe(batch_size=40, epochs=1),
+        training.Examples(images, train.labels[:count]),
+        validation,
+        on_step=lambda epoch, step: steps.append((epoch, step)),
+    )
+    trained, validated = batches[:-1], batches[-1]
+    assert [len(batch) for batch in trained] == sizes
+    assert sorted(number for batch in trained for number in batch) == list(range(count))
+    assert len(validated) == 60
+    assert steps == [(1, step) for step in range(1, len(sizes) + 1)]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_a_last_batch_of_one_image_trains_with_batch_norm(examples, schedule):
+    train, validation = examples
+    odd = training.Examples(train.images[:41], train.labels[:41])
+    hyperparameters = recipe(bn=True, batch_size=20, schedule=schedule)
+    first = training.fit(hyperparameters, odd, validation)
+    assert all(math.isfinite(value) for epoch in first[1] for value in epoch)
+    assert same(first, training.fit(hyperparameters, odd, validation))
+
+
+def test_a_training_of_a_single_step_works_on_either_schedule(examples):
+    for schedule in ("constant", "onecycle"):
+        network, history = training.fit(recipe(schedule=schedule, batch_size=150, epochs=1), *examples)
+        assert len(history) == 1
+        assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7, 31, 2700])
+def test_one_cycle_is_pytorchs(steps):
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=0.02)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=steps)
+    for step in range(steps):
+        group = optimizer.param_groups[0]
+        share, beta1 = training.one_cycle(step, steps)
+        assert (0.02 * share, beta1) == pytest.approx((group["lr"], group["betas"][0]))
+        optimizer.step()
+        if step < steps - 1:
+            scheduler.step()
+
+
+@pytest.mark.parametrize("bn", [False, True])
+def test_adam_is_pytorchs(examples, bn):
+    images, labels = model.pixels(examples[0].images), examples[0].labels
+    ours, theirs = model.build(10, bn), model.build(10, bn)
+    theirs.load_state_dict(ours.state_dict())
+    adam, optimizer = training.Adam(ours.parameters()), torch.optim.Adam(theirs.parameters(), lr=0.01)
+    for batch in torch.arange(len(images)).split(20):
+        adam.step(functional.cross_entropy(ours(images[batch]), labels[batch]), lr=0.01)
+        optimizer.zero_grad()
+        functional.cross_entropy(theirs(images[batch]), labels[batch]).backward()
+        optimizer.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def blob(count, height, width):
+    """Images of one smooth spot in the middle, of these standard deviations in pixels."""
+    place = torch.arange(28) - 13.5
+    spot = torch.exp(-((place[:, None] / height) ** 2 + (place[None, :] / width) ** 2) / 2)
+    return spot.expand(count, 1, 28, 28).clone()
+
+
+def moments(images):
+    place = torch.arange(28) - 13.5
+    mass = images.sum(dim=(1, 2, 3))
+    down = (images * place[:, None]).sum(dim=(1, 2, 3)) / mass
+    right = (images * place).sum(dim=(1, 2, 3)) / mass
+    vertical, horizontal = place[None, :, None] - down[:, None, None], place[None, None, :] - right[:, None, None]
+    image = images[:, 0] / mass[:, None, None]
+    along, across = (image * horizontal**2).sum(dim=(1, 2)), (image * vertical**2).sum(dim=(1, 2))
+    both = (image * horizontal * vertical).sum(dim=(1, 2))
+    return mass, down, right, torch.rad2deg(torch.atan2(2 * both, along - across) / 2)
+
+
+def test_augmentation_rotates_scales_and_shifts_within_its_bounds_and_uses_them():
+    images = blob(500, 1.5, 4)
+    found = training.augmented(images, torch.Generator().manual_seed(0))
+    assert (found.shape, found.dtype) == (images.shape, torch.float32)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    before, *_ = moments(images[:1])
+    mass, down, right, angle = moments(found)
+    size = (mass / before).sqrt()
+    # Sampling between pixels and the frame's edge blur each a little.
+    assert 1 / 1.1 - 0.02 < size.min() < 0.93
+    assert 1.07 < size.max() < 1 / 0.9 + 0.02
+    assert 9 < angle.abs().max() < 10.3
+    assert 2 < torch.hypot(down, right).max() < math.hypot(2, 2) / 0.9
+    for offsets in (down, right, angle):
+        assert abs(offsets.mean()) < 4 * offsets.std() / math.sqrt(500)
+
+
+def test_augmentation_comes_from_its_generator_and_leaves_black_black():
+    images = blob(5, 2, 4)
+    first, again, other = (training.augmented(images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
+    assert training.augmented(torch.zeros(3, 1, 28, 28), torch.Generator().manual_seed(0)).abs().max() == 0
+
+
+def test_a_training_with_augmentation_differs_and_still_validates_on_the_images_as_they_are(examples):
+    train, validation = examples
+    network, history = training.fit(recipe(augment=True), train, validation)
+    assert not same((network, history), training.fit(RECIPE, train, validation))
+    assert training.evaluate(network, validation) == pytest.approx((history[-1].val_loss, history[-1].val_accuracy))
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_with_epoch_and_step(examples):
+    # Beyond what params.yaml allows: Adam's steps are of the size of lr, so a good lr does not overflow float32 soon.
+    boundless = RECIPE.model_copy(update={"lr": 1e30})
+    done = []
+    with pytest.raises(training.DivergedError, match=r"became nan in epoch 1, step 2; lower lr \(1e\+30\)"):
+        training.fit(boundless, *examples, on_epoch=done.append)
+    assert done == []
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("bn", [False, True])
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_a_training_stopped_after_each_epoch_ends_as_one_that_was_not(examples, workspace, capsys, bn, schedule):
+    hyperparameters = recipe(bn=bn, schedule=schedule, epochs=4, augment=True)
+    whole = training.fit(hyperparameters, *examples)
+
+    def stop(epoch):
+        trained.append(epoch.epoch)
+        if epoch.epoch < 4:
+            raise StoppedError
+
+    trained, result = [], None
+    while result is None:
+        try:
+            with CheckpointFile("trial", "fingerprint") as checkpoint:
+                torch.rand(1)
+                result = training.fit(hyperparameters, *examples, on_epoch=stop, checkpoint=checkpoint)
+        except StoppedError:
+            assert checkpoint.path.exists()
+    assert trained == [1, 2, 3, 4]
+    assert same(whole, result)
+    assert not checkpoint.path.exists()
+    assert capsys.readouterr().out.splitlines() == [f"trial: resumed after epoch {number}" for number in (1, 2, 3)]
+
+
+def test_a_training_stopped_within_an_epoch_goes_on_from_the_one_before(examples, workspace):
+    hyperparameters = recipe(bn=True, epochs=3)
+    whole = training.fit(hyperparameters, *examples)
+
+    def stop(epoch, step):
+        if (epoch, step) == (3, 4):
+            raise StoppedError
+
+    with pytest.raises(StoppedError), CheckpointFile("trial", "fingerprint") as checkpoint:
+        training.fit(hyperparameters, *examples, on_step=stop, checkpoint=checkpoint)
+    with CheckpointFile("trial", "fingerprint") as checkpoint:
+        assert same(whole, training.fit(hyperparameters, *examples, checkpoint=checkpoint))
+
+
+def test_predictions_do_not_depend_on_how_images_are_batched(examples):
+    network = training.fit(RECIPE, *examples)[0]
+    images = examples[0].images.repeat(7, 1, 1)[:1_010]
+    logits = training.predict(network, images)
+    assert logits.shape == (1_010, 10)
+    torch.testing.assert_close(logits[:150], training.predict(network, images[:150]))
+    torch.testing.assert_close(logits[1_000:], training.predict(network, images[1_000:]))
+
+
+class Fixed(nn.Sequential):
+    """Answers with the logits that it was given."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, images):
+        return self.logits
+
+
+def test_an_evaluation_is_the_mean_loss_and_the_share_of_right_answers():
+    third = math.log(3)
+    network = Fixed([[third, 0.0], [third, 0.0], [0.0, 0.0], [0.0, third]]).train()
+    loss, accuracy = training.evaluate(
+        network, training.Examples(torch.zeros(4, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 1, 1]))
+    )
+    # Softmax gives the true classes 3/4, 1/4, 1/2 and 3/4; a tie goes to the first class.
+    assert loss == pytest.approx(-math.log(3 / 4 * 1 / 4 * 1 / 2 * 3 / 4) / 4)
+    assert accuracy == 0.5
+    assert not network.training
