@@ -6,6 +6,7 @@ Dataset and DataLoader, NCHW, ReLU then pool, Adam with its defaults.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +51,19 @@ def network(classes: int, bn: bool) -> nn.Sequential:
 
 
 def train(
-    data: Dataset[tuple[Tensor, int]], classes: int, bn: bool, seed: int, order: Sequence[int] | None = None
+    data: Dataset[tuple[Tensor, int]],
+    classes: int,
+    bn: bool,
+    seed: int,
+    order: Sequence[int] | None = None,
+    **form: Any,
 ) -> Tensor:
-    """One epoch in batches of 20, in random order or in the one given; returns the loss of each step."""
+    """One epoch in batches of 20, in random order or in the one given; returns the loss of each step.
+
+    `form` is what `to` takes, for a `dtype` or a `memory_format` of images and network that is not the default.
+    """
     torch.manual_seed(seed)
-    model = network(classes, bn)
+    model = network(classes, bn).to(**form)
     loader = DataLoader(data, batch_size=20, shuffle=order is None, sampler=order)
     optimizer = torch.optim.Adam(model.parameters())
     criterion = nn.CrossEntropyLoss()
@@ -62,7 +71,7 @@ def train(
     model.train()
     for images, labels in loader:
         optimizer.zero_grad()
-        loss = criterion(model(images), labels)
+        loss = criterion(model(images.to(**form)), labels)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
