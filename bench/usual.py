@@ -60,10 +60,10 @@ def train(
 ) -> Tensor:
     """One epoch in batches of 20, in random order or in the one given; returns the loss of each step.
 
-    `form` is what `to` takes, for a `dtype` or a `memory_format` of images and network that is not the default.
+    `form` is what `to` takes, for images of another `memory_format`, or for all in another `dtype`.
     """
     torch.manual_seed(seed)
-    model = network(classes, bn).to(**form)
+    model = network(classes, bn).to(form.get("dtype", torch.float32))
     loader = DataLoader(data, batch_size=20, shuffle=order is None, sampler=order)
     optimizer = torch.optim.Adam(model.parameters())
     criterion = nn.CrossEntropyLoss()
