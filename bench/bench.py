@@ -39,7 +39,7 @@ PEERS = ROOT / ".venv-peers"
 BATCH = 20
 CORES = os.cpu_count() or 1
 # Shipped, and chosen among a few by its validation accuracy alone.
-FAST = {"epochs": 1, "bn": True, "batch_size": 32, "lr": 0.02}
+FAST = {"epochs": 1, "bn": True, "lr": 0.03}
 
 
 class Row(NamedTuple):
