@@ -2,8 +2,8 @@
 PYTHON ?= python3
 READY := .venv/ready
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
-# The longest first, so that no core is left with one of them at the end.
-TRAININGS := train@ten-bn train@four-bn train@ten train@four trial
+# On two cores the two with batch norm, each longer by a third, follow each other on one, and the other three fill the other.
+TRAININGS := train@ten-bn train@ten train@four train@four-bn trial
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := src
@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Where it is set, every start would compile MLflow and PyTorch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test lint ui sync docs lock clean help
+.PHONY: all setup test lint bench bench-peers bench-pipeline ui sync docs lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
@@ -46,6 +46,16 @@ test: setup ## Set up, then ruff, mypy and pytest
 	mypy
 	pytest
 
+bench: setup ## Measure speed and memory, write bench/results.md (5 minutes; other libraries: make bench-peers first)
+	@python bench/bench.py
+
+bench-peers: setup ## Make .venv-peers with the libraries that bench compares with
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r bench/peers-requirements.txt
+
+bench-pipeline: setup ## Measure make on MNIST and each stage's memory, in a throw-away clone (10 minutes)
+	@python bench/pipeline.py
+
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
 	mlflow ui --host 127.0.0.1
 
@@ -65,4 +75,4 @@ clean: ## Remove results, data, MLflow's store and .venv; keep DVC's cache
 	find data stages mlruns -mindepth 1 ! -name .gitignore -delete
 
 help: ## Say what each target does
-	@grep -h -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -h -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10

@@ -169,33 +169,31 @@ def test_a_training_of_a_single_step_works_on_either_schedule(examples):
         assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
-class Recorder:
-    """A checkpoint that keeps the states in memory."""
-
-    def __init__(self):
-        self.states = []
-
-    def load(self):
-        return None
-
-    def save(self, state):
-        self.states.append(state)
-
-    def rates(self):
-        return [state["optimizer"]["param_groups"][0]["lr"] for state in self.states]
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7, 31, 2700])
+def test_one_cycle_is_pytorchs(steps):
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=0.02)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=steps)
+    for step in range(steps):
+        group = optimizer.param_groups[0]
+        share, beta1 = training.one_cycle(step, steps)
+        assert (0.02 * share, beta1) == pytest.approx((group["lr"], group["betas"][0]))
+        optimizer.step()
+        if step < steps - 1:
+            scheduler.step()
 
 
-def test_a_constant_rate_stays_and_one_cycle_rises_to_its_peak_and_ends_low(examples):
-    constant, cycle = Recorder(), Recorder()
-    training.fit(recipe(epochs=3, lr=0.01), *examples, checkpoint=constant)
-    assert constant.rates() == [0.01, 0.01, 0.01]
-    training.fit(recipe(epochs=10, lr=0.01, schedule="onecycle", batch_size=150), *examples, checkpoint=cycle)
-    # A step an epoch here, and a state holds the rate of the next one: these are of the steps 2 to 10.
-    rates = cycle.rates()[:-1]
-    # The peak stands at 30 % of the steps, the end is far below the start, a 25th of the peak.
-    assert rates[1] == max(rates) == pytest.approx(0.01)
-    assert rates[2:] == sorted(rates[2:], reverse=True)
-    assert rates[-1] < 0.01 / 25 / 100
+@pytest.mark.parametrize("bn", [False, True])
+def test_adam_is_pytorchs(examples, bn):
+    images, labels = model.pixels(examples[0].images), examples[0].labels
+    ours, theirs = model.build(10, bn), model.build(10, bn)
+    theirs.load_state_dict(ours.state_dict())
+    adam, optimizer = training.Adam(ours.parameters()), torch.optim.Adam(theirs.parameters(), lr=0.01)
+    for batch in torch.arange(len(images)).split(20):
+        adam.step(functional.cross_entropy(ours(images[batch]), labels[batch]), lr=0.01)
+        optimizer.zero_grad()
+        functional.cross_entropy(theirs(images[batch]), labels[batch]).backward()
+        optimizer.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
 def blob(count, height, width):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import hashlib
 import json
 import logging
@@ -176,12 +177,16 @@ def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
 def _client() -> MlflowClient:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    import mlflow
+    gc.disable()  # while so much is imported, each collection visits all of PyTorch's objects: a third of the time
+    try:
+        import mlflow
 
-    for name in ("mlflow", "alembic", "urllib3"):  # what they have to say is in the exception
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    mlflow.set_tracking_uri(uri())
-    return mlflow.MlflowClient(uri())
+        for name in ("mlflow", "alembic", "urllib3"):  # what they have to say is in the exception
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        mlflow.set_tracking_uri(uri())
+        return mlflow.MlflowClient(uri())
+    finally:
+        gc.enable()
 
 
 def _experiment_id(client: MlflowClient) -> str:
