@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Where it is set, every start would compile MLflow and PyTorch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test lint bench bench-peers bench-pipeline ui sync docs lock clean help
+.PHONY: all setup test bench bench-peers bench-pipeline ui sync docs lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
