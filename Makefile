@@ -44,7 +44,7 @@ test: setup ## Set up, then ruff, mypy and pytest
 	ruff check
 	ruff format --check
 	mypy
-	pytest -q -n $(CORES) --dist loadfile
+	pytest -q -n $(CORES) --dist loadgroup
 
 bench: setup ## Measure speed and memory, write bench/results.md (5 minutes; other libraries: make bench-peers first)
 	@python bench/bench.py

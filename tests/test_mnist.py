@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from project import ROOT
-from quartet import data, fetch, params, preprocess, train, training
+from quartet import data, fetch, files, history, params, paths, preprocess, train, training
+from quartet.report import REPORT
 
 FOLDER = Path(os.environ.get("QUARTET_MNIST") or ROOT.parent / "shared/mnist")
 
@@ -34,3 +36,26 @@ def test_one_epoch_of_ten_is_in_the_known_band(tmp_path, monkeypatch) -> None:
     loss, accuracy = training.evaluate(network, splits[2])
     assert accuracy > 0.91
     assert torch.isfinite(torch.tensor(loss))
+
+
+@pytest.fixture
+def finished_on_mnist(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    if not paths.SOURCE.exists() or files.read_json(paths.SOURCE)["data"] != "mnist" or not paths.RESULTS.exists():
+        pytest.skip("needs a finished run on MNIST: QUARTET_MNIST=<directory of its files> make")
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml", "src"], check=False).returncode
+    settings = params.load()
+    trained = {name: files.read_json(paths.summary(name))["hyperparameters"] for name in params.TRAININGS}
+    if changed or any(trained[name] != settings.hyperparameters(name).model_dump() for name in params.TRAININGS):
+        pytest.skip("the parameters or the code are not the shipped ones")
+
+
+@pytest.mark.parametrize("name", params.VARIANTS)
+def test_a_variant_meets_the_report(finished_on_mnist, name) -> None:
+    reported = REPORT[name]
+    assert history.read(name)[-1].train_loss == pytest.approx(reported.train_loss, rel=0.15)
+    assert 100 * files.read_json(paths.metrics(name))["accuracy"] >= reported.test_accuracy - 0.2
+
+
+def test_the_trial_is_better_than_98_7_percent(finished_on_mnist) -> None:
+    assert files.read_json(paths.metrics("trial"))["accuracy"] >= 0.987

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+# One worker runs all that shares the finished project.
+pytestmark = pytest.mark.xdist_group("finished")
+
 VARIANTS = ["ten", "ten-bn", "four", "four-bn"]
 TRAININGS = [*VARIANTS, "trial"]
 STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot"]
@@ -110,8 +113,9 @@ print(json.dumps(runs))
 """
 
 
-def runs(project, query: str = "") -> list[dict]:
-    done = project.run("python", "-W", "ignore", "-c", READ_RUNS, f"sqlite:///{project.root}/mlflow.db", query)
+def runs(project, query: str = "", uri: str = "") -> list[dict]:
+    uri = uri or f"sqlite:///{project.root}/mlflow.db"
+    done = project.run("python", "-W", "ignore", "-c", READ_RUNS, uri, query)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -65,12 +65,19 @@ class Evaluation:
 
 def uri() -> str:
     """MLFLOW_TRACKING_URI where it is set, else the database in the project's root: where bare `mlflow ui` looks."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.project_root() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri()
+
+
+def _own_uri() -> str:
+    return f"sqlite:///{paths.project_root() / 'mlflow.db'}"
 
 
 def artifacts() -> str | None:
-    """Where the project's own store keeps its artifacts, as a URI; None where MLFLOW_TRACKING_URI names another store."""
-    return None if os.environ.get("MLFLOW_TRACKING_URI") else (paths.project_root() / "mlruns").as_uri()
+    """Where the project's own store keeps its artifacts, as a URI; None where MLFLOW_TRACKING_URI names another store.
+
+    MLflow sets that variable itself, to the store in use.
+    """
+    return (paths.project_root() / "mlruns").as_uri() if uri() == _own_uri() else None
 
 
 def initialise() -> None:

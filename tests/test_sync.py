@@ -1,0 +1,41 @@
+"""`make sync`, on the project whose pipeline has run."""
+
+from __future__ import annotations
+
+import pytest
+from test_pipeline import TRAININGS, runs
+
+# One worker runs all that shares the finished project.
+pytestmark = pytest.mark.xdist_group("finished")
+
+
+def test_a_second_sync_changes_nothing(finished):
+    before = runs(finished)
+    done = finished.stage("sync")
+    assert done.returncode == 0, done.stdout
+    assert "agrees with stages/" in done.stdout
+    assert runs(finished) == before
+
+
+def test_a_lost_store_is_made_again_from_what_dvc_has(finished, tmp_path):
+    uri = f"sqlite:///{tmp_path}/other.db"
+    for _ in range(2):
+        done = finished.stage("sync", MLFLOW_TRACKING_URI=uri)
+        assert done.returncode == 0, done.stdout
+    found = {run["name"]: run for run in runs(finished, uri=uri)}
+    assert sorted(found) == sorted(TRAININGS)
+    original = {run["tags"]["fingerprint"]: run for run in runs(finished)}
+    for run in found.values():
+        assert run["tags"]["restored"] == "true"
+        same = original[run["tags"]["fingerprint"]]
+        assert {key: sorted(steps) for key, steps in run["steps"].items()} == {
+            key: sorted(steps) for key, steps in same["steps"].items()
+        }
+        assert (run["metrics"], run["params"], run["artifacts"]) == (same["metrics"], same["params"], same["artifacts"])
+
+
+def test_a_store_that_cannot_be_reached_is_an_error_in_one_line(finished):
+    done = finished.stage("sync", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stdout.count("quartet: warning:") == done.stdout.count("quartet: error:") == 1
+    assert "Traceback" not in done.stdout
