@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from test_pipeline import TRAININGS, runs
 
 # One worker runs all that shares the finished project.
