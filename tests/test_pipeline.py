@@ -75,7 +75,6 @@ def test_a_temporary_experiment_and_a_queue_land_in_the_one_store(experiment) ->
     experiment.run("dvc", "exp", "run", "--temp", "-S", "seed=5", "-S", "epochs=1", "-n", "temporary")
     experiment.run("dvc", "exp", "run", "--queue", "-S", "bn=true,false", "-S", "lr=0.005", "-S", "epochs=1")
     experiment.run("dvc", "queue", "start", "-j", "2")
-    experiment.run("dvc", "queue", "logs", "--help")
     for _ in range(120):
         status = experiment.run("dvc", "queue", "status").stdout
         if "Queued" not in status and "Running" not in status:
