@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -20,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +28,7 @@ import torch
 from tabulate import tabulate
 
 import usual
-from quartet import data, params, paths, tracking, training
+from quartet import data, params, paths, publish, tracking, training
 from quartet.history import Epoch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -431,14 +429,6 @@ def pipeline() -> list[Row]:
 # The table
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def table(rows: Sequence[Row], title: str, seconds: float) -> str:
     def target(row: Row) -> str:
         limit = f"{row.limit:.0%}" if row.limit == 0.02 else f"{row.limit:.3g}"
@@ -448,23 +438,17 @@ def table(rows: Sequence[Row], title: str, seconds: float) -> str:
         return "–" if math.isnan(row.ratio) else "yes" if row.met else "**no**"
 
     body = [(row.what, row.measured, target(row), verdict(row)) for row in rows]
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "dvc", "mlflow"))
     return (
-        f"`{' '.join(['python', 'bench/bench.py', *sys.argv[1:]])}`: {processor()}, {CORES} cores, {platform.system()},"
-        f" Python {platform.python_version()}, {packages}; {title}; float32, batches of {BATCH}; ours on one thread a"
-        f" training; load {os.getloadavg()[0]:.1f}; median (quartiles); {seconds:.0f} s.\n\n"
+        f"`{' '.join(['python', 'bench/bench.py', *sys.argv[1:]])}` on {publish.machine()}; {title}; float32, batches of"
+        f" {BATCH}; ours on one thread a training; load {os.getloadavg()[0]:.1f}; median (quartiles); {seconds:.0f} s.\n\n"
         + tabulate(body, headers=["what", "measured", "target", "met"], tablefmt="github", disable_numparse=True)
         + "\n"
     )
 
 
 def into_readme(text: str, readme: Path = ROOT / "README.md") -> None:
-    """Replace what stands between README's markers; a README without them is left alone."""
-    begin, end = "<!-- bench:begin -->", "<!-- bench:end -->"
-    content = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    if begin in content and end in content:
-        before, after = content.split(begin)[0], content.split(end)[1]
-        readme.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
+    """Replace what stands between README's markers."""
+    readme.write_text(publish.replace_block(readme.read_text(encoding="utf-8"), "bench", text), encoding="utf-8")
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ def trained(workspace):
         paths.model("four-bn"), network, {"variant": "four-bn", "groups": groups, "hyperparameters": {"bn": True}}
     )
     history.write("four-bn", [Epoch(1, 1.5, 1.4, 0.3)])
+    files.write_json(paths.summary("four-bn"), {"history_sha256": files.sha256(paths.history("four-bn"))})
     return network
 
 

@@ -32,6 +32,7 @@ def stages(workspace, tiny):
                 "groups": groups,
                 "hyperparameters": {"seed": 0},
                 "parameters": {"trainable": 4470, "non_trainable": 0},
+                "history_sha256": files.sha256(paths.history(name)),
             },
         )
 

@@ -105,7 +105,7 @@ def test_a_training_that_ends_early_says_how_and_goes_on_in_its_own_run(store, e
 
 def test_a_training_that_never_ran_here_gets_one_run_marked_as_restored(store):
     for _ in range(2):
-        assert tracking.complete(describe("restored"), HISTORY, None)
+        tracking.complete(describe("restored"), HISTORY, None)
     (run,) = runs("restored")
     assert run.data.tags["restored"] == "true"
     assert (run.info.status, steps(run)) == ("FINISHED", [1, 2, 3, 4])
@@ -116,7 +116,7 @@ def test_completing_adds_only_what_is_missing_and_drops_a_double(store):
     first = tracking._create(client, describe("double"))
     tracking._log_epochs(tracking._Session(client, first.info.run_id), HISTORY[:2])
     tracking._create(client, describe("double"))
-    assert tracking.complete(describe("double"), HISTORY, None)
+    tracking.complete(describe("double"), HISTORY, None)
     (run,) = runs("double")
     assert run.info.run_id == first.info.run_id
     assert steps(run) == [1, 2, 3, 4]
@@ -159,7 +159,7 @@ def test_a_killed_training_is_closed_as_killed_and_a_live_one_is_left_alone(stor
             assert process.stdout.readline() == "logged\n"
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        assert tracking.close_interrupted()
+        tracking.close_interrupted()
         assert [run.info.status for run in runs("killed") + runs("alive")] == ["KILLED", "RUNNING"]
     finally:
         for process in (killed, alive):
@@ -180,15 +180,15 @@ def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, c
 
 
 def test_a_moved_project_is_said_and_mended(store, tmp_path, monkeypatch, capfd):
-    assert tracking.complete(describe("moved"), HISTORY, None)
+    tracking.complete(describe("moved"), HISTORY, None)
     there = tmp_path / "there"
     there.mkdir()
     shutil.copy(store / "mlflow.db", there)
     monkeypatch.setenv("DVC_ROOT", str(there))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.attempt(lambda: tracking.complete(describe("moved"), HISTORY, None)) is None
+    assert tracking.attempt(lambda: tracking.complete(describe("moved"), HISTORY, None)) is tracking.FAILED
     assert "the project moved" in capfd.readouterr().err
-    assert tracking.mend_moved()
-    assert tracking.complete(describe("moved"), HISTORY, None)
+    tracking.mend_moved()
+    tracking.complete(describe("moved"), HISTORY, None)
     (run,) = runs("moved")
     assert run.info.artifact_uri.startswith(str(there / "mlruns")) or run.info.artifact_uri.startswith(there.as_uri())

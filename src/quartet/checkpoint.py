@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from quartet import errors, files
 
@@ -20,17 +21,26 @@ class CheckpointFile:
     """The checkpoint of one training; leaving the block without an error deletes it.
 
     It names the fingerprint of what it belongs to; one that is damaged or another training's is warned of and ignored.
+    Entering the block waits for another process that is inside it under the same name, as one that a killed dvc left behind.
     """
 
     def __init__(self, name: str, fingerprint: str) -> None:
         self.path, self.name, self.fingerprint = FOLDER / f"{name}.pt", name, fingerprint
+        self.lock = FileLock(FOLDER / f"{name}.lock")
 
     def __enter__(self) -> CheckpointFile:
+        FOLDER.mkdir(exist_ok=True)
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            errors.warn(f"{self.name}: another process trains it here (pgrep -f 'train {self.name}'); waiting for its end")
+            self.lock.acquire()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:
         if kind is None:
             self.path.unlink(missing_ok=True)
+        self.lock.release()
 
     def load(self) -> dict[str, Any] | None:
         """The state of the last finished epoch, if there is one of this training."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -28,12 +32,24 @@ def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _stop_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command and exit with its status; a user's mistake is one line on standard error, without a traceback.
 
-    Status 0: done; 1: failed while working; 2: bad input; 130 and 143: stopped by Ctrl-C and by SIGTERM.
+    Status 0: done; 1: failed while working; 2: bad input; 130 and 143: stopped by Ctrl-C and by SIGTERM. A stage whose
+    dvc is killed stops as by SIGTERM, so that it does not work on beside the next run.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _raise_terminated)
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     try:
         main()
     except WorkError as error:

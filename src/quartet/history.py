@@ -24,15 +24,15 @@ def write(name: str, epochs: Sequence[Epoch]) -> None:
 
 
 def read(name: str) -> list[Epoch]:
-    """Read the history of a training; InputError where the file is missing or is not one."""
+    """Read the history of a training; InputError where the file is missing, or not the one that summary.json names."""
     path = paths.history(name)
-    try:
-        epochs = [
-            Epoch(int(row["epoch"]), float(row["train_loss"]), float(row["val_loss"]), float(row["val_accuracy"]))
-            for row in files.read_csv(path)
-        ]
-    except (KeyError, TypeError, ValueError):
-        epochs = []
-    if not epochs:
-        raise InputError(f"{path}: not a history of epochs; `dvc repro --force {paths.stage(name)}` makes it anew")
-    return epochs
+    rows = files.read_csv(path)
+    if files.sha256(path) != files.read_json(paths.summary(name)).get("history_sha256"):
+        raise InputError(
+            f"{path}: its SHA-256 is not the one in {paths.summary(name)}: damaged;"
+            f" `dvc repro --force {paths.stage(name)}` makes it anew"
+        )
+    return [
+        Epoch(int(row["epoch"]), float(row["train_loss"]), float(row["val_loss"]), float(row["val_accuracy"]))
+        for row in rows
+    ]

@@ -157,7 +157,12 @@ def load(path: Path = paths.PARAMS) -> Params:
 
 
 def _found(value: Any) -> str:
-    return "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    if value is None:
+        return "nothing"
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        return "a value that holds itself"
 
 
 def _explain(problem: Any) -> str:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from quartet import data, errors, figures, files, history, params, paths, results
+from quartet.errors import InputError
 
 PAIRS = {
     "ten": ("Ten classes", {"without batch norm": "ten", "with batch norm": "ten-bn"}),
@@ -16,12 +17,20 @@ PAIRS = {
 
 
 def read(name: str) -> results.Result:
-    """What the stages before left of one training."""
-    rows = files.read_csv(paths.EVALUATE / name / "predictions.csv")
+    """What the stages before left of one training; InputError where the predictions are not those of the metrics."""
+    path = paths.EVALUATE / name / "predictions.csv"
+    rows = files.read_csv(path)
+    metrics = files.read_json(paths.metrics(name))
+    right = np.mean([row.get("actual") == row.get("predicted") for row in rows]) if rows else 0
+    if right != metrics.get("accuracy") or not rows[0].keys() >= {"digit", "actual", "predicted"}:
+        raise InputError(
+            f"{path}: {right:.4%} of its predictions are right, and {paths.metrics(name)} says {metrics.get('accuracy')}:"
+            " damaged; `dvc repro --force evaluate` makes both anew"
+        )
     return results.Result(
         summary=files.read_json(paths.summary(name)),
         epochs=history.read(name),
-        metrics=files.read_json(paths.metrics(name)),
+        metrics=metrics,
         digits=np.array([int(row["digit"]) for row in rows]),
         actual=np.array([row["actual"] for row in rows]),
         predicted=np.array([row["predicted"] for row in rows]),

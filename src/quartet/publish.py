@@ -16,13 +16,13 @@ README = Path("README.md")
 
 
 def machine() -> str:
-    """What the figures were made on: the processor's name where the system tells it, its cores, and the versions."""
+    """What figures were made on: the processor's name where the system tells it, its cores, and the versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "dvc", "mlflow"))
-    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}"
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {packages}"
 
 
 def replace_block(text: str, name: str, content: str) -> str:

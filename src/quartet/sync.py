@@ -11,7 +11,7 @@ ARTIFACTS = ("confusion.png", "loss.png", "per_class.csv")
 
 def bring_up_to_date() -> bool:
     """Complete the run of every trained model; False after one warning where MLflow fails."""
-    if not (tracking.attempt(tracking.mend_moved) and tracking.attempt(tracking.close_interrupted)):
+    if tracking.FAILED in map(tracking.attempt, (tracking.mend_moved, tracking.close_interrupted)):
         return False
     for name in params.TRAININGS:
         if not paths.model(name).exists():
@@ -26,7 +26,7 @@ def bring_up_to_date() -> bool:
                 artifacts=[folder / artifact for artifact in ARTIFACTS] + [paths.summary(name)],
                 network=model.with_scores(network),
             )
-        if not tracking.attempt(partial(tracking.complete, description, epochs, evaluation)):
+        if tracking.attempt(partial(tracking.complete, description, epochs, evaluation)) is tracking.FAILED:
             return False
     return True
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "mnist-quartet"
 PROCESS = "process"  # the tag that names the process of a run, as `host pid start`
+PATIENCE = 5  # seconds to wait for a database that another process has locked
+FAILED = object()  # what `attempt` returns for an action that failed
 # Opens MLflow's pages on the runs of models, not on those of prompts.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # How MLflow's client behaves here unless the user says otherwise: quiet, and bounded where a server does not answer.
@@ -69,7 +71,11 @@ def uri() -> str:
 
 
 def _own_uri() -> str:
-    return f"sqlite:///{paths.project_root() / 'mlflow.db'}"
+    return f"sqlite:///{_database()}"
+
+
+def _database() -> Path:
+    return paths.project_root() / "mlflow.db"
 
 
 def artifacts() -> str | None:
@@ -85,14 +91,14 @@ def initialise() -> None:
     attempt(lambda: _experiment_id(_client()))
 
 
-def mend_moved() -> bool:
-    """Point the project's own store at this project's mlruns/ where it has been moved; returns True.
+def mend_moved() -> None:
+    """Point the project's own store at this project's mlruns/ where it has been moved.
 
     MLflow keeps absolute addresses of artifacts and has no command to change them.
     """
-    here, database = artifacts(), paths.project_root() / "mlflow.db"
+    here, database = artifacts(), _database()
     if here is None or not database.exists():
-        return True
+        return
     with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection, connection:
         found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
         if found and found[0] != here:
@@ -106,18 +112,16 @@ def mend_moved() -> bool:
                     (here, len(found[0]) + 1, len(found[0]), found[0]),
                 )
             print(f"sync: the project moved from {found[0]}: MLflow now finds its artifacts in {here}")
-    return True
 
 
-def close_interrupted() -> bool:
-    """End as KILLED every run of this machine that still counts as running though its process is gone; returns True."""
+def close_interrupted() -> None:
+    """End as KILLED every run of this machine that still counts as running though its process is gone."""
     client = _client()
     for run in client.search_runs([_experiment_id(client)], "attributes.status = 'RUNNING'"):
         host, _, process = run.data.tags.get(PROCESS, "").partition(" ")
         if host == platform.node() and not _alive(process):
             client.set_terminated(run.info.run_id, "KILLED")
             print(f"sync: run {run.info.run_name} ({run.info.run_id[:8]}) was interrupted: closed as KILLED")
-    return True
 
 
 @contextlib.contextmanager
@@ -127,7 +131,8 @@ def live(description: Mapping[str, Any]) -> Iterator[Callable[[Epoch], None]]:
     `description` is what `train.describe` returns. The run ends as FINISHED, as FAILED where the block raises, or as KILLED
     where it is stopped.
     """
-    session = attempt(lambda: _open(_client(), description))
+    opened = attempt(lambda: _open(_client(), description))
+    session = None if opened is FAILED else opened
     history: list[Epoch] = []
     missed = session is None
 
@@ -135,7 +140,7 @@ def live(description: Mapping[str, Any]) -> Iterator[Callable[[Epoch], None]]:
         nonlocal missed
         history.append(epoch)
         if session and not missed:
-            missed = attempt(lambda: _log_epochs(session, [epoch])) is None
+            missed = attempt(lambda: _log_epochs(session, [epoch])) is FAILED
 
     status = "FAILED"
     try:
@@ -149,7 +154,7 @@ def live(description: Mapping[str, Any]) -> Iterator[Callable[[Epoch], None]]:
             attempt(lambda: _close(session, history if missed else [], status), quiet=missed)
 
 
-def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluation: Evaluation | None) -> bool:
+def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluation: Evaluation | None) -> None:
     """Make the run of a training hold its whole history and, where there is one, its evaluation.
 
     A training that has no run gets one, tagged `restored`: DVC brought its files from the cache and nothing ran.
@@ -164,12 +169,12 @@ def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluatio
         _log_evaluation(session, evaluation)
     if run.info.status != "FINISHED":
         client.set_terminated(run.info.run_id, "FINISHED")
-    return True
 
 
 def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
-    """The action's value, or None after one warning where it fails: tracking never costs a result."""
+    """The action's value, or FAILED after one warning where it fails: tracking never costs a result."""
     try:
+        _check_database()
         return action()
     except Exception as error:  # noqa: BLE001 -- whatever the store raises, the training goes on
         if not quiet:
@@ -178,7 +183,20 @@ def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
                 f"MLflow ({uri()}) failed: {type(error).__name__}: {problem} -- the work goes on without it;"
                 " `make sync` brings it up to date"
             )
-        return None
+        return FAILED
+
+
+def _check_database() -> None:
+    """Find in seconds what MLflow, on the project's own store, would find after a minute of trying again."""
+    if artifacts() is None or not _database().exists():
+        return
+    with contextlib.closing(sqlite3.connect(_database(), timeout=PATIENCE)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:  # locked, or read-only
+            raise
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{error}; move {_database()} away, then `make sync` makes it anew") from None
 
 
 def _client() -> MlflowClient:
@@ -273,7 +291,7 @@ def _close(session: _Session, missed: Sequence[Epoch], status: str) -> None:
     session.client.set_terminated(session.run_id, status)
 
 
-def _log_epochs(session: _Session, epochs: Sequence[Epoch]) -> bool:
+def _log_epochs(session: _Session, epochs: Sequence[Epoch]) -> None:
     """Log the epochs that the run does not hold yet: MLflow would store a repeated step twice."""
     from mlflow.entities import Metric
 
@@ -288,7 +306,6 @@ def _log_epochs(session: _Session, epochs: Sequence[Epoch]) -> bool:
     ]
     if metrics:
         session.client.log_batch(session.run_id, metrics=metrics)
-    return True
 
 
 def _log_evaluation(session: _Session, evaluation: Evaluation) -> None:

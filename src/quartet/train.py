@@ -76,7 +76,10 @@ def main() -> None:
         layers = model.layer_table(network)
         totals = {key: sum(row[key] for row in layers) for key in ("trainable", "non_trainable")}
         history.write(name, epochs)
-        files.write_json(paths.summary(name), {**description, "layers": layers, "parameters": totals})
+        digest = files.sha256(paths.history(name))
+        files.write_json(
+            paths.summary(name), {**description, "layers": layers, "parameters": totals, "history_sha256": digest}
+        )
         model.save_weights(paths.model(name), network, description)
 
 
