@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Where it is set, every start would compile MLflow and PyTorch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test bench bench-peers bench-pipeline ui sync docs lock clean help
+.PHONY: all setup test torture bench bench-peers bench-pipeline ui sync docs lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
@@ -45,6 +45,9 @@ test: setup ## Set up, then ruff, mypy and pytest
 	ruff format --check
 	mypy
 	pytest -q -n $(CORES) --dist loadgroup
+
+torture: setup ## Kill the pipeline 50 times at random moments, on the sample, and check that nothing is lost (10 minutes)
+	@PYTHONPATH=src:tests python tests/torture.py
 
 bench: setup ## Measure speed and memory, write bench/results.md (5 minutes; other libraries: make bench-peers first)
 	@python bench/bench.py

@@ -39,6 +39,12 @@ def store(tmp_path_factory):
         yield root
 
 
+def log_all(log):
+    """Log as a training does: after each epoch the history so far."""
+    for epoch in HISTORY:
+        log(HISTORY[: epoch.epoch])
+
+
 def runs(fingerprint: str) -> list:
     return tracking._find(tracking._client(), fingerprint)
 
@@ -61,7 +67,7 @@ def test_each_epoch_is_in_the_store_before_the_next_one(store):
         (run,) = runs("live")
         assert run.info.status == "RUNNING"
         for epoch in HISTORY:
-            log(epoch)
+            log(HISTORY[: epoch.epoch])
             assert steps(run) == list(range(1, epoch.epoch + 1))
     (run,) = runs("live")
     assert run.info.status == "FINISHED"
@@ -79,8 +85,7 @@ def test_each_epoch_is_in_the_store_before_the_next_one(store):
 def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(store):
     for _ in range(2):
         with tracking.live(describe("again")) as log:
-            for epoch in HISTORY:
-                log(epoch)
+            log_all(log)
     (run,) = runs("again")
     assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
     assert run.info.status == "FINISHED"
@@ -92,13 +97,12 @@ def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(store):
 def test_a_training_that_ends_early_says_how_and_goes_on_in_its_own_run(store, error, status):
     name = error.__name__
     with contextlib.suppress(error), tracking.live(describe(name)) as log:
-        log(HISTORY[0])
+        log(HISTORY[:1])
         raise error
     (run,) = runs(name)
     assert run.info.status == status
     with tracking.live(describe(name)) as log:
-        for epoch in HISTORY[1:]:
-            log(epoch)
+        log(HISTORY)
     (run,) = runs(name)
     assert (run.info.status, steps(run)) == ("FINISHED", [1, 2, 3, 4])
 
@@ -126,10 +130,9 @@ SCRIPT = """
 import sys, time
 sys.path[:0] = [{tests!r}]
 from quartet import tracking
-from test_tracking import HISTORY, describe
+from test_tracking import describe, log_all
 with tracking.live(describe(sys.argv[1])) as log:
-    for epoch in HISTORY:
-        log(epoch)
+    log_all(log)
     print("logged", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -171,8 +174,7 @@ def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with tracking.live(describe("down")) as log:
-        for epoch in HISTORY:
-            log(epoch)
+        log_all(log)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "make sync" in lines[0]

@@ -125,22 +125,22 @@ def close_interrupted() -> None:
 
 
 @contextlib.contextmanager
-def live(description: Mapping[str, Any]) -> Iterator[Callable[[Epoch], None]]:
-    """Open the run of a training for the block, which gets a function that logs an epoch.
+def live(description: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Epoch]], None]]:
+    """Open the run of a training for the block, which gets a function that logs the history so far.
 
     `description` is what `train.describe` returns. The run ends as FINISHED, as FAILED where the block raises, or as KILLED
     where it is stopped.
     """
     opened = attempt(lambda: _open(_client(), description))
     session = None if opened is FAILED else opened
-    history: list[Epoch] = []
+    known: Sequence[Epoch] = ()
     missed = session is None
 
-    def log(epoch: Epoch) -> None:
-        nonlocal missed
-        history.append(epoch)
+    def log(history: Sequence[Epoch]) -> None:
+        nonlocal known, missed
+        known = history
         if session and not missed:
-            missed = attempt(lambda: _log_epochs(session, [epoch])) is FAILED
+            missed = attempt(lambda: _log_epochs(session, history)) is FAILED
 
     status = "FAILED"
     try:
@@ -151,7 +151,7 @@ def live(description: Mapping[str, Any]) -> Iterator[Callable[[Epoch], None]]:
         raise
     finally:
         if session:
-            attempt(lambda: _close(session, history if missed else [], status), quiet=missed)
+            attempt(lambda: _close(session, known if missed else (), status), quiet=missed)
 
 
 def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluation: Evaluation | None) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,15 @@ def main() -> None:
     progress = Progress(name, hyperparameters.epochs, math.ceil(len(train.images) / hyperparameters.batch_size))
     with CheckpointFile(name, description["fingerprint"]) as checkpoint, tracking.live(description) as log:
 
-        def on_epoch(epoch: history.Epoch) -> None:
-            progress.epoch(epoch)
-            log(epoch)
+        def on_epoch(epochs: Sequence[history.Epoch]) -> None:
+            progress.epoch(epochs[-1])
+            log(epochs)
 
         network, epochs = training.fit(
             hyperparameters, train, validation, on_step=progress.step, on_epoch=on_epoch, checkpoint=checkpoint
         )
         progress.close()
+        log(epochs)  # where a training was stopped after its last epoch, none was trained here
         layers = model.layer_table(network)
         totals = {key: sum(row[key] for row in layers) for key in ("trainable", "non_trainable")}
         history.write(name, epochs)

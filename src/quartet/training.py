@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -144,14 +144,14 @@ def fit(
     validation: Examples,
     *,
     on_step: Callable[[int, int], None] = lambda _epoch, _step: None,
-    on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
+    on_epoch: Callable[[Sequence[Epoch]], None] = lambda _history: None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[nn.Sequential, list[Epoch]]:
     """Train a network with Adam on softmax cross-entropy; returns the last epoch's network and the history.
 
     The weights, the order of images and their augmentation come from `hyperparameters.seed` alone. With a checkpoint the
     training goes on after the last epoch that it holds, bit for bit as if it had not been interrupted. `on_epoch` is called
-    for each epoch trained here, `on_step` with the epoch and the step before each batch.
+    after each epoch with the history so far, `on_step` before each batch with the epoch and the step.
 
     Raises DivergedError, with the epoch and the step, at the first loss that is not finite.
     """
@@ -168,7 +168,7 @@ def fit(
             state.history.append(Epoch(number, train_loss, *evaluate(network, validation)))
             if checkpoint:
                 checkpoint.save(state.capture())
-            on_epoch(state.history[-1])
+            on_epoch(tuple(state.history))
         trained = model.build(hyperparameters.classes, hyperparameters.bn)  # whose parameters are views of nothing
         trained.load_state_dict(network.state_dict())
         return trained.eval(), state.history

@@ -1,0 +1,192 @@
+"""Processes that are killed, stopped, or run beside each other, under the real DVC."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import mlflow
+import psutil
+import pytest
+
+from project import Project, clone
+from test_pipeline import lock
+
+# One worker runs all that shares the project.
+pytestmark = pytest.mark.xdist_group("kills")
+
+REPRO = ("dvc", "repro", "--single-item", "train@ten")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A project that has trained `ten`, and its dvc.lock from before and from after."""
+    project = clone(tmp_path_factory.mktemp("kills"))
+    project.run("dvc", "repro", "preprocess")
+    before = lock(project)
+    project.run(*REPRO)
+    return project, before, lock(project)
+
+
+@pytest.fixture
+def project(undisturbed):
+    """The project before `ten` is trained; afterwards it must be as after a training that nothing disturbed."""
+    project, before, expected = undisturbed
+    (project.root / "dvc.lock").write_text(before, encoding="utf-8")
+    client, run = the_run(project)
+    client.delete_run(run.info.run_id)
+    for folder in (".dvc/cache/runs", "stages/train/ten", ".checkpoints"):
+        shutil.rmtree(project.root / folder, ignore_errors=True)
+    yield project
+    assert lock(project) == expected
+    assert status_and_steps(project) == ("FINISHED", [list(range(1, 11))] * 3)
+    assert checkpoints(project) == []
+    assert [path for path in project.root.glob("*/**/*") if path.name.endswith(".part")] == []
+
+
+def the_run(project):
+    """The one run in MLflow."""
+    client = mlflow.MlflowClient(f"sqlite:///{project.root}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("mnist-quartet").experiment_id])
+    return client, run
+
+
+def status_and_steps(project):
+    client, run = the_run(project)
+    keys = ("train_loss", "val_loss", "val_accuracy")
+    steps = [sorted(metric.step for metric in client.get_metric_history(run.info.run_id, key)) for key in keys]
+    return run.info.status, steps
+
+
+@contextlib.contextmanager
+def started(project: Project, *command: str):
+    """A command that runs beside the test, in a process group of its own; none of it outlives the block."""
+    process = subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=project.env | {"PYTHONPATH": "src"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def read_until(process, words: str) -> str:
+    """The output up to the first line that holds `words`."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return "".join(lines)
+    raise AssertionError(f"no '{words}' in:\n{''.join(lines)}")
+
+
+def training_of(process) -> psutil.Process:
+    """The training that `dvc repro` runs."""
+    (training,) = [
+        child for child in psutil.Process(process.pid).children(recursive=True) if "quartet.train" in child.cmdline()
+    ]
+    return training
+
+
+def checkpoints(project) -> list[str]:
+    return sorted(path.name for path in (project.root / ".checkpoints").glob("*.pt"))
+
+
+def resume(project) -> int:
+    """Train to the end; after which epoch that went on."""
+    resumed = re.search(r"ten: resumed after epoch (\d+)", project.run(*REPRO).stdout)
+    assert resumed
+    return int(resumed[1])
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [
+        (signal.SIGKILL, "RUNNING", ""),
+        (signal.SIGTERM, "KILLED", "quartet: stopped by SIGTERM"),
+        (signal.SIGINT, "KILLED", "quartet: stopped by Ctrl-C"),
+    ],
+)
+def test_a_training_that_is_stopped_goes_on_where_it_was_in_its_own_run(project, number, status, word):
+    with started(project, *REPRO) as process:
+        read_until(process, "epoch  3/10")
+        training_of(process).send_signal(number)
+        output = process.communicate()[0]
+    assert process.returncode != 0
+    assert word in output
+    assert "Traceback" not in output
+    assert checkpoints(project) == ["ten.pt"]
+    _, stopped = the_run(project)
+    assert stopped.info.status == status
+    assert list((project.root / "stages/train/ten").glob("*")) == []
+    assert resume(project) >= 3
+    assert the_run(project)[1].info.run_id == stopped.info.run_id
+
+
+def test_ctrl_c_in_a_terminal_stops_dvc_and_the_training_cleanly(project):
+    with started(project, *REPRO) as process:
+        read_until(process, "epoch  3/10")
+        os.killpg(process.pid, signal.SIGINT)
+        output = process.communicate()[0]
+    assert "quartet: stopped by Ctrl-C" in output
+    assert "Traceback" not in output
+    assert process.returncode != 0
+    assert resume(project) >= 3
+
+
+def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(project):
+    with started(project, *REPRO) as process:
+        read_until(process, "epoch  3/10")
+        orphan = training_of(process)
+        orphan.suspend()
+        process.kill()
+        process.wait()
+        with started(project, *REPRO) as after:
+            read_until(after, "ten: another process trains it here")
+            orphan.resume()
+            output = after.communicate()[0]
+        assert after.returncode == 0, output
+        assert "resumed after epoch" in output
+        assert "quartet: stopped by SIGTERM" in process.stdout.read()
+
+
+def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
+    with started(project, *REPRO) as first:
+        read_until(first, "epoch  3/10")
+        training = training_of(first)
+        training.suspend()
+        second = project.run(*REPRO, check=False)
+        training.resume()
+        output = first.communicate()[0]
+    assert second.returncode != 0
+    assert "busy" in second.stdout
+    assert str(first.pid) in second.stdout
+    assert "Traceback" not in second.stdout
+    assert first.returncode == 0, output
+
+
+def test_the_run_of_a_killed_training_is_closed_by_sync_and_goes_on_afterwards(project):
+    with started(project, *REPRO) as process:
+        read_until(process, "epoch  3/10")
+        training_of(process).kill()
+        process.communicate()
+    done = project.stage("sync")
+    assert done.returncode == 0, done.stdout
+    assert "was interrupted: closed as KILLED" in done.stdout
+    assert status_and_steps(project)[0] == "KILLED"
+    assert project.stage("sync").stdout.count("\n") == 1
+    assert resume(project) >= 3
