@@ -1,0 +1,261 @@
+"""Odd places and damaged ones: what surrounds the pipeline, on copies of the project whose pipeline has run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from project import Project
+from quartet import files
+from test_pipeline import SCORE, lock, runs
+
+# One worker runs all that shares the finished project.
+pytestmark = pytest.mark.xdist_group("finished")
+
+
+def copy_of(finished: Project, folder: Path) -> Project:
+    home = folder / "home"
+    home.mkdir(parents=True)
+    shutil.copytree(finished.root, folder / "project", symlinks=True)
+    return Project(folder / "project", home)
+
+
+@pytest.fixture(scope="module")
+def moved(finished, tmp_path_factory):
+    """The finished project, moved: MLflow's store still names the old place."""
+    return copy_of(finished, tmp_path_factory.mktemp("moved"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_finished_project_is_in_an_odd_place(finished):
+    assert all(mark in str(finished.root) for mark in (" ", "%", "#", "ä"))
+    assert not str(finished.root).isascii()
+
+
+def test_a_moved_project_is_told_by_a_training_and_mended_by_sync(moved, finished):
+    before = contents(moved.root / "stages/train/ten")
+    done = moved.stage("train", "ten")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("quartet: warning:") == 1
+    assert "the project moved" in done.stdout
+    assert "make sync" in done.stdout
+    assert contents(moved.root / "stages/train/ten") == before
+    assert "MLflow now finds its artifacts in" in moved.stage("sync").stdout
+    assert moved.stage("sync").stdout.count("\n") == 1
+    here = moved.root / "mlruns"
+    assert [run["artifacts"] for run in runs(moved)] == [run["artifacts"] for run in runs(finished)]
+    model = next(run for run in runs(moved) if run["name"] == "four-bn")["models"][0]
+    hidden = finished.root.with_name("hidden")
+    finished.root.rename(hidden)
+    try:
+        moved.run("python", "-W", "ignore", "-c", SCORE, f"sqlite:///{moved.root}/mlflow.db", model)
+    finally:
+        hidden.rename(finished.root)
+    assert here.is_dir()
+
+
+SURROUNDINGS = {
+    "a locale without UTF-8": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "no home to write in": {"HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null/config", "XDG_CACHE_HOME": "/dev/null/cache"},
+    "no display": {"DISPLAY": ":99", "MPLBACKEND": "TkAgg"},
+}
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_the_same_bytes_come_of_odd_surroundings(moved, surroundings):
+    before = lock(moved)
+    for stage in ("train@four", "evaluate", "plot"):
+        done = moved.run("dvc", "repro", "--force", "--single-item", stage, **SURROUNDINGS[surroundings])
+        assert "Traceback" not in done.stdout
+    assert lock(moved) == before
+
+
+def test_a_damaged_object_in_dvcs_cache_is_not_trained_on(moved):
+    before = lock(moved)
+    split = moved.root / "data/split/train.npz"
+    digest = hashlib.md5(split.read_bytes()).hexdigest()
+    stored = moved.root / f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}"
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.chmod(0o644)
+    stored.write_bytes(content)
+    stored.chmod(0o444)
+    shutil.rmtree(split.parent)
+    moved.run("dvc", "checkout", "data/split", check=False)
+    done = moved.run("dvc", "repro", "--force", "--single-item", "train@ten", check=False)
+    assert done.returncode != 0
+    assert "data/split/train.npz: its SHA-256 is not the one in data/split/manifest.json: damaged" in done.stdout
+    assert "Traceback" not in done.stdout
+    # What the message tells to do.
+    moved.run("rm", "-r", "data/split", ".dvc/cache/files/md5")
+    moved.run("dvc", "repro", "--force")
+    assert lock(moved) == before
+
+
+class Bomb:
+    """Executed where a pickle of it is read."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
+    copy = tmp_path / "project"
+    for name in ("data/split", "stages/train/ten"):
+        shutil.copytree(moved.root / name, copy / name)
+    shutil.copy(moved.root / "params.yaml", copy)
+    target = tmp_path / "executed"
+    np.savez(copy / "data/split/train.npz", images=np.array([Bomb(target)], dtype=object), labels=np.zeros(1, np.uint8))
+    manifest = copy / "data/split/manifest.json"
+    record = json.loads(manifest.read_bytes())
+    record["splits"]["train"]["sha256"] = files.sha256(copy / "data/split/train.npz")
+    manifest.write_text(json.dumps(record), encoding="utf-8")
+    before = contents(copy / "stages")
+    done = Project(copy, tmp_path).run(
+        "python", "-m", "quartet.train", "ten", check=False, PYTHONPATH=str(moved.root / "src")
+    )
+    assert done.returncode == 2
+    assert done.stdout.count("\n") == 1
+    assert "data/split/train.npz" in done.stdout
+    assert contents(copy / "stages") == before
+    assert not target.exists()
+
+
+def test_a_pickle_in_place_of_mlflows_model_is_refused_and_not_executed(moved, tmp_path):
+    moved.stage("sync")
+    uri = f"sqlite:///{moved.root}/mlflow.db"
+    model = next(run for run in runs(moved) if run["name"] == "four-bn")["models"][0]
+    (weights,) = (moved.root / "mlruns").rglob(f"{model}/artifacts/data/model.*")
+    kept, target = weights.read_bytes(), tmp_path / "executed"
+    try:
+        weights.write_bytes(pickle.dumps(Bomb(target)))
+        done = moved.run("python", "-W", "ignore", "-c", SCORE, uri, model, check=False)
+    finally:
+        weights.write_bytes(kept)
+    assert done.returncode != 0
+    assert not target.exists()
+    moved.run("python", "-W", "ignore", "-c", SCORE, uri, model)
+
+
+def test_a_loss_that_is_not_finite_ends_as_failed_and_the_model_before_comes_back(moved):
+    before = contents(moved.root / "stages")
+    # Within its limits lr cannot be so high that a loss overflows.
+    params = moved.root / "src/quartet/params.py"
+    params.write_text(params.read_text(encoding="utf-8").replace("gt=0, le=1)", "gt=0)"), encoding="utf-8")
+    text = (moved.root / "params.yaml").read_text(encoding="utf-8")
+    (moved.root / "params.yaml").write_text(text.replace("lr: 0.01", "lr: 1e30").replace("onecycle #", "constant #"))
+    done = moved.run("dvc", "repro", "--single-item", "trial", check=False)
+    assert "quartet: error: the training loss became" in done.stdout
+    assert "in epoch 1, step" in done.stdout
+    assert "Traceback" not in done.stdout
+    (failed,) = runs(moved, "attributes.status = 'FAILED'")
+    assert failed["params"]["lr"] == "1e+30"
+    moved.run("git", "checkout", "params.yaml", "src")
+    moved.run("dvc", "checkout")
+    assert contents(moved.root / "stages") == before
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str):
+    """A file system of its own that is soon full."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small tmpfs needs the right to mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_leaves_no_truncated_file(finished, tmp_path):
+    root = tmp_path / "disk"
+    source = {"PYTHONPATH": str(finished.root / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    with small_disk(root, "2200k"):
+        small = Project(root, tmp_path)
+        shutil.copy(finished.root / "params.yaml", root)
+        shutil.copytree(finished.root / "data/raw", root / "data/raw", copy_function=shutil.copyfile)
+        done = small.run("python", "-m", "quartet.preprocess", check=False, **source)
+        assert (done.returncode, done.stdout.count("\n")) == (1, 1), done.stdout
+        assert "No space left on device" in done.stdout
+        assert contents(root / "data/split") == {}
+        shutil.rmtree(root / "data/raw")
+        shutil.copytree(finished.root / "data/split", root / "data/split", copy_function=shutil.copyfile)
+        shutil.copytree(finished.root / "stages/train/ten", root / "stages/train/ten", copy_function=shutil.copyfile)
+        (root / "stages/train/ten/history.csv").write_text("what was there before", encoding="utf-8")
+        before = contents(root)
+        filler = root / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        done = small.run("python", "-m", "quartet.train", "ten", check=False, **source)
+        assert done.returncode == 1
+        assert done.stdout.splitlines()[-1].endswith("No space left on device")
+        assert done.stdout.count("quartet: ") == 1
+        filler.unlink()
+        assert contents(root) == before
+        small.run("python", "-m", "quartet.train", "ten", **source)
+        assert contents(root / "stages/train/ten") == contents(finished.root / "stages/train/ten")
+
+
+def test_mlflows_pages_are_for_this_machine_alone(finished):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        ["mlflow", "ui", "--port", str(port)],
+        cwd=finished.root,
+        env=finished.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                    assert answer.status == 200
+                    break
+            except urllib.error.URLError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        foreign = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": "example.org"})
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            urllib.request.urlopen(foreign, timeout=10)
+        refused.value.close()
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        listening = {
+            connection.laddr.ip
+            for member in family
+            for connection in member.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)
+        process.wait()
