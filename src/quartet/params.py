@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,8 @@ Groups = tuple[tuple[int, ...], ...]
 TRIAL = "trial"
 VARIANTS = ("ten", "ten-bn", "four", "four-bn")
 TRAININGS = (*VARIANTS, TRIAL)
+
+SHOWN = 100  # characters of a refused value that its message shows
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -122,7 +125,6 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-    ("merge", r"<<", "<"),
 ):
     _Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 _Yaml12Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value))
@@ -140,6 +142,8 @@ def load(path: Path = paths.PARAMS) -> Params:
         raise InputError(f"{path}: missing; run in the project's root, or `git checkout {path}`") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; `git checkout {path}` brings it back") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; expected a file of YAML") from None
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         # All but the first come of tags that do not fit their values, endless numbers and endless nesting.
         mark = getattr(error, "problem_mark", None)
@@ -160,9 +164,14 @@ def _found(value: Any) -> str:
     if value is None:
         return "nothing"
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
-    except (ValueError, RecursionError):
+        # Only its beginning: with aliases, a few lines of YAML hold a value of billions of items.
+        parts = json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value)
+        text = "".join(itertools.islice(parts, SHOWN + 1))
+    except ValueError:
         return "a value that holds itself"
+    except TypeError:
+        return "a mapping whose keys are no names"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _explain(problem: Any) -> str:
@@ -182,6 +191,7 @@ def _explain(problem: Any) -> str:
         "finite_number": "a finite number",
         "list_type": "a list",
         "model_type": "a mapping of keys",
+        "invalid_key": "the name of a parameter",
         "literal_error": str(context.get("expected")),
         "greater_than": f"more than {context.get('gt')}",
         "greater_than_equal": f"at least {context.get('ge')}",
