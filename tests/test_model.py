@@ -221,9 +221,16 @@ def test_a_pickle_is_refused_and_not_executed(saved, tmp_path):
     assert not sprung.exists()
 
 
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"model\.safetensors: missing; `dvc repro` makes it"):
+        model.load_weights(tmp_path / "ten-bn/model.safetensors", "ten-bn")
+
+
 @pytest.mark.parametrize(("name", "stage"), [("ten-bn", "train@ten-bn"), ("trial", "trial")])
-def test_missing_weights_are_named_with_the_stage_that_makes_them(tmp_path, name, stage):
-    with pytest.raises(InputError, match=rf"model\.safetensors: missing; .*`dvc repro --force {stage}`"):
+def test_damaged_weights_are_named_with_the_command_that_makes_them_anew(tmp_path, name, stage):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=rf"model\.safetensors: .*; dvc repro --force --single-item {stage}`"):
         model.load_weights(tmp_path / name / "model.safetensors", name)
 
 

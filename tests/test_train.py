@@ -99,14 +99,15 @@ def test_another_model_than_the_five_is_refused(workspace, monkeypatch, argument
         train.main()
 
 
-def test_a_batch_larger_than_the_training_set_is_refused(edit, tiny, monkeypatch):
+@pytest.mark.parametrize(("name", "old", "key"), [("trial", "64", "batch_size"), ("ten", "20", "report.batch_size")])
+def test_a_batch_larger_than_the_training_set_is_refused(edit, tiny, monkeypatch, name, old, key):
     digests = {}
     for split in ("train", "validation"):
         data.save_split(split, tiny)
         digests[split] = {"sha256": files.sha256(data.split_path(split))}
     files.write_json(paths.MANIFEST, {"data": "sample", "splits": digests})
-    edit("batch_size: 64", "batch_size: 211")
-    monkeypatch.setattr(sys, "argv", ["train", "trial"])
-    with pytest.raises(InputError, match="batch_size: expected at most the 210 training images, found 211"):
+    edit(f"batch_size: {old}", "batch_size: 211")
+    monkeypatch.setattr(sys, "argv", ["train", name])
+    with pytest.raises(InputError, match=rf"params\.yaml: {key}: expected at most the 210 training images, found 211"):
         train.main()
     assert not paths.TRAIN.exists()

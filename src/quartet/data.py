@@ -91,7 +91,7 @@ def load_manifest() -> dict[str, Any]:
 def load_split(name: str) -> Split:
     """Read a split and hold it against the manifest: DVC checks out a damaged cache object without a word."""
     path = split_path(name)
-    advice = "remove it and DVC's copy with `dvc repro --force preprocess`"
+    advice = files.remake("preprocess")
     try:
         found = files.sha256(path)
         if found != load_manifest()["splits"][name]["sha256"]:

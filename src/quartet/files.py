@@ -80,6 +80,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         raise InputError(f"{path}: not CSV ({error}); delete it and run `dvc repro`") from None
 
 
+def remake(stage: str) -> str:
+    """What to do about a damaged output of a stage: DVC takes an object in its cache that cannot be written for sound."""
+    return f"`chmod -R u+w .dvc/cache; dvc repro --force --single-item {stage}` makes it and DVC's copy anew"
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()

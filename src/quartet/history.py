@@ -29,8 +29,7 @@ def read(name: str) -> list[Epoch]:
     rows = files.read_csv(path)
     if files.sha256(path) != files.read_json(paths.summary(name)).get("history_sha256"):
         raise InputError(
-            f"{path}: its SHA-256 is not the one in {paths.summary(name)}: damaged;"
-            f" `dvc repro --force {paths.stage(name)}` makes it anew"
+            f"{path}: its SHA-256 is not the one in {paths.summary(name)}: damaged; {files.remake(paths.stage(name))}"
         )
     return [
         Epoch(int(row["epoch"]), float(row["train_loss"]), float(row["val_loss"]), float(row["val_accuracy"]))

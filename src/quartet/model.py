@@ -87,7 +87,7 @@ def load_weights(path: Path, variant: str) -> tuple[nn.Sequential, dict[str, Any
 
     InputError names the file where it is missing, damaged, or another variant's.
     """
-    advice = f"`dvc repro` makes it; a damaged copy goes with `dvc repro --force {paths.stage(path.parent.name)}`"
+    advice = files.remake(paths.stage(path.parent.name))
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["quartet"])
@@ -102,7 +102,7 @@ def load_weights(path: Path, variant: str) -> tuple[nn.Sequential, dict[str, Any
         network = build(len(description["groups"]), description["hyperparameters"]["bn"])
         network.load_state_dict(tensors)
     except FileNotFoundError:
-        raise InputError(f"{path}: missing; {advice}") from None
+        raise InputError(f"{path}: missing; `dvc repro` makes it") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path}: not a safetensors file of this project's weights; {advice}") from None
     return network.eval(), description

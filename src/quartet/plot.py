@@ -25,7 +25,7 @@ def read(name: str) -> results.Result:
     if right != metrics.get("accuracy") or not rows[0].keys() >= {"digit", "actual", "predicted"}:
         raise InputError(
             f"{path}: {right:.4%} of its predictions are right, and {paths.metrics(name)} says {metrics.get('accuracy')}:"
-            " damaged; `dvc repro --force evaluate` makes both anew"
+            f" damaged; {files.remake('evaluate')}"
         )
     return results.Result(
         summary=files.read_json(paths.summary(name)),

@@ -18,7 +18,7 @@ def main() -> None:
         raise InputError(f"{paths.SOURCE}: not what fetch writes; run `dvc repro --force fetch`") from None
     for name, expected in digests.items():
         if files.sha256(paths.RAW / name) != expected:
-            raise InputError(f"{paths.RAW / name}: not the file that fetch recorded; run `dvc repro --force fetch`")
+            raise InputError(f"{paths.RAW / name}: not the file that fetch recorded: damaged; {files.remake('fetch')}")
     pool = data.read_pair(paths.RAW / "train-images-idx3-ubyte", paths.RAW / "train-labels-idx1-ubyte")
     test = data.read_pair(paths.RAW / "t10k-images-idx3-ubyte", paths.RAW / "t10k-labels-idx1-ubyte")
     kept, held_out = data.split_indices(len(pool.images), settings.validation_fraction, settings.seed)
@@ -27,17 +27,18 @@ def main() -> None:
         "validation": data.Split(pool.images[held_out], pool.labels[held_out]),
         "test": test,
     }
+    counts = {name: data.digit_counts(split.labels) for name, split in splits.items()}
+    for name, digits in counts.items():
+        if 0 in digits:
+            raise InputError(
+                f"split {name}: no image of digit {digits.index(0)}; change data.validation_fraction or data.seed"
+            )
     manifest: dict[str, Any] = {"data": source["data"], "splits": {}}
     for name, split in splits.items():
-        counts = data.digit_counts(split.labels)
-        if 0 in counts:
-            raise InputError(
-                f"split {name}: no image of digit {counts.index(0)}; change data.validation_fraction or data.seed"
-            )
         data.save_split(name, split)
         manifest["splits"][name] = {
             "images": len(split.images),
-            "digit_counts": counts,
+            "digit_counts": counts[name],
             "sha256": files.sha256(data.split_path(name)),
         }
     files.write_json(paths.MANIFEST, manifest)

@@ -59,8 +59,9 @@ def main() -> None:
     description = describe(name, settings, data.load_manifest())
     train, validation = (load_examples(split, description["groups"]) for split in ("train", "validation"))
     if hyperparameters.batch_size > len(train.images):
+        key = "batch_size" if name == params.TRIAL else "report.batch_size"
         raise InputError(
-            f"{paths.PARAMS}: batch_size: expected at most the {len(train.images)} training images,"
+            f"{paths.PARAMS}: {key}: expected at most the {len(train.images)} training images,"
             f" found {hyperparameters.batch_size}"
         )
     progress = Progress(name, hyperparameters.epochs, math.ceil(len(train.images) / hyperparameters.batch_size))
