@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from project import Project, clone
-from test_pipeline import lock
+from test_pipeline import lock, runs
 
 # One worker runs all that shares the project.
 pytestmark = pytest.mark.xdist_group("kills")
@@ -37,29 +37,22 @@ def project(undisturbed):
     """The project before `ten` is trained; afterwards it must be as after a training that nothing disturbed."""
     project, before, expected = undisturbed
     (project.root / "dvc.lock").write_text(before, encoding="utf-8")
-    client, run = the_run(project)
-    client.delete_run(run.info.run_id)
+    mlflow.MlflowClient(f"sqlite:///{project.root}/mlflow.db").delete_run(the_run(project)["id"])
     for folder in (".dvc/cache/runs", "stages/train/ten", ".checkpoints"):
         shutil.rmtree(project.root / folder, ignore_errors=True)
     yield project
     assert lock(project) == expected
-    assert status_and_steps(project) == ("FINISHED", [list(range(1, 11))] * 3)
+    run = the_run(project)
+    assert run["status"] == "FINISHED"
+    assert [sorted(steps) for steps in run["steps"].values()] == [list(range(1, 11))] * 3
     assert checkpoints(project) == []
     assert [path for path in project.root.glob("*/**/*") if path.name.endswith(".part")] == []
 
 
 def the_run(project):
     """The one run in MLflow."""
-    client = mlflow.MlflowClient(f"sqlite:///{project.root}/mlflow.db")
-    (run,) = client.search_runs([client.get_experiment_by_name("mnist-quartet").experiment_id])
-    return client, run
-
-
-def status_and_steps(project):
-    client, run = the_run(project)
-    keys = ("train_loss", "val_loss", "val_accuracy")
-    steps = [sorted(metric.step for metric in client.get_metric_history(run.info.run_id, key)) for key in keys]
-    return run.info.status, steps
+    (run,) = runs(project)
+    return run
 
 
 @contextlib.contextmanager
@@ -130,11 +123,11 @@ def test_a_training_that_is_stopped_goes_on_where_it_was_in_its_own_run(project,
     assert word in output
     assert "Traceback" not in output
     assert checkpoints(project) == ["ten.pt"]
-    _, stopped = the_run(project)
-    assert stopped.info.status == status
+    stopped = the_run(project)
+    assert stopped["status"] == status
     assert list((project.root / "stages/train/ten").glob("*")) == []
     assert resume(project) >= 3
-    assert the_run(project)[1].info.run_id == stopped.info.run_id
+    assert the_run(project)["id"] == stopped["id"]
 
 
 def test_ctrl_c_in_a_terminal_stops_dvc_and_the_training_cleanly(project):
@@ -187,6 +180,6 @@ def test_the_run_of_a_killed_training_is_closed_by_sync_and_goes_on_afterwards(p
     done = project.stage("sync")
     assert done.returncode == 0, done.stdout
     assert "was interrupted: closed as KILLED" in done.stdout
-    assert status_and_steps(project)[0] == "KILLED"
+    assert the_run(project)["status"] == "KILLED"
     assert project.stage("sync").stdout.count("\n") == 1
     assert resume(project) >= 3

@@ -42,13 +42,11 @@ def moved(finished, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str):
-    """A file system of its own that is soon full."""
+def small_disk(folder: Path, size: str, mode: str = "rw"):
+    """A file system of its own that is soon full, or cannot be written."""
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
+    command = ["mount", "-t", "tmpfs", "-o", f"{mode},size={size}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("a small tmpfs needs the right to mount")
     try:
         yield
@@ -207,6 +205,8 @@ def test_a_full_disk_leaves_no_truncated_file(finished, tmp_path):
         shutil.copytree(finished.root / "data/split", root / "data/split", copy_function=shutil.copyfile, dirs_exist_ok=True)
         shutil.copytree(finished.root / "stages/train/ten", root / "stages/train/ten", copy_function=shutil.copyfile)
         (root / "stages/train/ten/history.csv").write_text("what was there before", encoding="utf-8")
+        (root / ".checkpoints").mkdir()
+        (root / ".checkpoints/ten.lock").touch()
         before = contents(root)
         filler = root / "filler"
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
