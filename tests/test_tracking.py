@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -17,13 +16,13 @@ HISTORY = [Epoch(number, 1 / number, 2 / number, 1 - 1 / (1 + number)) for numbe
 KEYS = ("train_loss", "val_loss", "val_accuracy")
 
 
-def describe(fingerprint: str) -> dict:
+def describe(fingerprint: str, data: str = "a") -> dict:
     return {
         "variant": "ten",
         "hyperparameters": {"classes": 10, "bn": False, "lr": 0.001},
         "groups": [[digit] for digit in range(10)],
         "data": "sample",
-        "splits": {"train": "a" * 64, "validation": "b" * 64},
+        "splits": {"train": f"{data}: train", "validation": f"{data}: validation"},
         "fingerprint": fingerprint,
     }
 
@@ -131,43 +130,82 @@ import sys, time
 sys.path[:0] = [{tests!r}]
 from quartet import tracking
 from test_tracking import describe, log_all
-with tracking.live(describe(sys.argv[1])) as log:
+tracking._client()
+print("imported", flush=True)
+sys.stdin.readline()
+with tracking.live(describe(sys.argv[1], sys.argv[2])) as log:
     log_all(log)
     print("logged", flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.readline()
 """
 
 
-def training(store, fingerprint: str, seconds: float = 0) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def trainings(store, data, *fingerprints):
+    """Processes that each log a training, all started at the same moment, and have logged it when the block begins."""
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(store), "PYTHONWARNINGS": "ignore"}
     code = SCRIPT.format(tests=str(ROOT / "tests"))
-    command = [sys.executable, "-c", code, fingerprint, str(seconds)]
-    return subprocess.Popen(command, cwd=store, env=env, stdout=subprocess.PIPE, text=True)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, fingerprint, data],
+            cwd=store,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for fingerprint in fingerprints
+    ]
+    try:
+        for word in ("imported\n", "logged\n"):
+            assert [process.stdout.readline() for process in processes] == [word] * len(processes)
+            if word == "imported\n":
+                for process in processes:
+                    process.stdin.write("go\n")
+                    process.stdin.flush()
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
-def test_eight_trainings_at_once_lose_nothing(store):
-    processes = [training(store, f"one of eight {number}") for number in range(8)]
-    assert [process.communicate()[0] and process.returncode for process in processes] == [0] * 8
-    for number in range(8):
-        (run,) = runs(f"one of eight {number}")
+def test_eight_trainings_at_once_lose_nothing_and_no_word_is_said(store):
+    names = [f"one of eight {number}" for number in range(8)]
+    with trainings(store, "first logged by one of them", *names) as processes:
+        assert [process.communicate("end\n") for process in processes] == [("", None)] * 8
+        assert [process.returncode for process in processes] == [0] * 8
+    for name in names:
+        (run,) = runs(name)
         assert run.info.status == "FINISHED"
         assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
+        assert len(run.data.params) == 5
+        assert len(run.inputs.dataset_inputs) == 2
+
+
+def test_a_run_that_was_begun_and_not_described_is_described(store):
+    client = tracking._client()
+    run = tracking._create(client, describe("begun"))
+    client.log_param(run.info.run_id, "classes", "10")
+    tracking.complete(describe("begun"), HISTORY, None)
+    (run,) = runs("begun")
+    assert run.data.params == {
+        "classes": "10",
+        "bn": "False",
+        "lr": "0.001",
+        "groups": "0 1 2 3 4 5 6 7 8 9",
+        "data": "sample",
+    }
+    assert len(run.inputs.dataset_inputs) == 2
 
 
 def test_a_killed_training_is_closed_as_killed_and_a_live_one_is_left_alone(store):
-    killed, alive = training(store, "killed", 600), training(store, "alive", 600)
-    try:
-        for process in (killed, alive):
-            assert process.stdout is not None
-            assert process.stdout.readline() == "logged\n"
-        killed.send_signal(signal.SIGKILL)
+    with trainings(store, "a", "killed", "alive") as (killed, _):
+        killed.kill()
         killed.wait()
         tracking.close_interrupted()
         assert [run.info.status for run in runs("killed") + runs("alive")] == ["KILLED", "RUNNING"]
-    finally:
-        for process in (killed, alive):
-            process.kill()
-            process.communicate()
 
 
 def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, capfd, tmp_path):

@@ -163,6 +163,7 @@ def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluatio
     run, *doubles = _find(client, description["fingerprint"]) or [_create(client, description, restored=True)]
     for double in doubles:  # two trainings of the same at the same time
         client.delete_run(double.info.run_id)
+    _describe(client, run, description)
     session = _Session(client, run.info.run_id)
     _log_epochs(session, history)
     if evaluation:
@@ -237,13 +238,22 @@ def _find(client: MlflowClient, fingerprint: str) -> list[Run]:
 
 
 def _create(client: MlflowClient, description: Mapping[str, Any], restored: bool = False) -> Run:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-
     tags = _tags(description) | ({"restored": "true"} if restored else {})
-    run = client.create_run(_experiment_id(client), run_name=description["variant"], tags=tags)
+    return client.create_run(_experiment_id(client), run_name=description["variant"], tags=tags)
+
+
+def _describe(client: MlflowClient, run: Run, description: Mapping[str, Any]) -> None:
+    """Log the hyperparameters and the data sets that the run does not hold yet."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+    from mlflow.exceptions import MlflowException
+
     classes = " ".join(class_names(description["groups"]))
     hyperparameters = {**description["hyperparameters"], "groups": classes, "data": description["data"]}
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in hyperparameters.items()])
+    missing = [Param(key, str(value)) for key, value in hyperparameters.items() if key not in run.data.params]
+    if missing:
+        client.log_batch(run.info.run_id, params=missing)
+    if run.inputs and run.inputs.dataset_inputs:
+        return
     inputs = [
         DatasetInput(
             Dataset(
@@ -256,8 +266,10 @@ def _create(client: MlflowClient, description: Mapping[str, Any], restored: bool
         )
         for split, digest in description["splits"].items()
     ]
-    client.log_inputs(run.info.run_id, inputs)
-    return run
+    try:
+        client.log_inputs(run.info.run_id, inputs)
+    except MlflowException:  # a training beside this one was the first to log them: now they are there
+        client.log_inputs(run.info.run_id, inputs)
 
 
 def _open(client: MlflowClient, description: Mapping[str, Any]) -> _Session:
@@ -269,6 +281,7 @@ def _open(client: MlflowClient, description: Mapping[str, Any]) -> _Session:
             client.set_tag(run.info.run_id, key, value)
     if found:
         client.update_run(run.info.run_id, status="RUNNING")
+    _describe(client, run, description)
     return session
 
 
