@@ -96,3 +96,12 @@ def test_a_missing_file_is_named(stages):
     with pytest.raises(InputError, match=r"stages/evaluate/four\.json: missing; `dvc repro` makes it"):
         plot.main()
     assert not paths.PLOT.exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "image,digit\n", "image,digit,actual,predicted\n0,3,3,3\n", "actual,predicted\n" + "1,1\n" * 210]
+)
+def test_predictions_that_are_not_those_of_the_metrics_are_refused(stages, content):
+    (paths.EVALUATE / "four/predictions.csv").write_text(content)
+    with pytest.raises(InputError, match=r"four/predictions\.csv: .* and stages/evaluate/four\.json says 0\.99.*evaluate"):
+        plot.read("four")

@@ -1,0 +1,52 @@
+"""docs/reliability.md, held against the tests that it names."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from project import ROOT
+
+PAGE = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if line.startswith("| ") and not line.startswith("| fault")
+]
+FAULT_TESTS = ("test_fetch_faults", "test_kills", "test_params_faults", "test_places", "test_tracking_faults")
+
+
+def named_tests(file: str) -> set[str]:
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def test_every_row_has_a_fault_what_is_seen_what_is_kept_and_a_test():
+    assert len(ROWS) > 50
+    assert all(len(row) == 4 and all(row) for row in ROWS)
+
+
+@pytest.mark.parametrize("named", sorted({row[3] for row in ROWS}))
+def test_a_test_that_a_row_names_exists(named):
+    found = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", named)
+    assert found
+    assert found[2] in named_tests(found[1])
+
+
+@pytest.mark.parametrize("module", FAULT_TESTS)
+def test_every_test_of_a_fault_is_in_a_row(module):
+    named = {row[3] for row in ROWS}
+    assert {test for test in named_tests(f"{module}.py") if f"`{module}.py::{test}`" not in named} == set()
+
+
+def test_a_message_that_a_row_quotes_is_in_the_code_or_in_a_test():
+    """Commands and file names apart, what stands as code in the second column is a part of a message."""
+    texts = "".join(
+        path.read_text(encoding="utf-8") for folder in ("src/quartet", "tests") for path in (ROOT / folder).glob("*.py")
+    )
+    quoted = {quote for row in ROWS for quote in re.findall(r"`([^`]+)`", row[1])}
+    messages = {quote for quote in quoted if " " in quote and not quote.startswith(("git ", "dvc ", "make ", "data."))}
+    assert len(messages) > 15
+    assert {message for message in messages if message not in texts} == set()
