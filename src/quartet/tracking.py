@@ -100,6 +100,8 @@ def mend_moved() -> None:
     if here is None or not database.exists():
         return
     with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection, connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+            return  # an empty file, which MLflow has yet to fill
         found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
         if found and found[0] != here:
             for table, column in (
@@ -179,25 +181,35 @@ def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
         return action()
     except Exception as error:  # noqa: BLE001 -- whatever the store raises, the training goes on
         if not quiet:
-            problem = " ".join(str(error).split())[:300]
             errors.warn(
-                f"MLflow ({uri()}) failed: {type(error).__name__}: {problem} -- the work goes on without it;"
+                f"MLflow ({uri()}) failed: {_explain(error)} -- the work goes on without it;"
                 " `make sync` brings it up to date"
             )
         return FAILED
 
 
+def _explain(error: Exception) -> str:
+    """What went wrong, and how to mend what `make sync` alone does not."""
+    cause: BaseException = error
+    below = error.__cause__ or error.__context__
+    while below:
+        if isinstance(below, OSError | sqlite3.Error):  # the system's or SQLite's own words, at the bottom of many others
+            cause = below
+        below = below.__cause__ or below.__context__
+    problem = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+    if type(cause) is sqlite3.DatabaseError:  # its subclasses are other things than a damaged file
+        return f"{problem}; move {uri().removeprefix('sqlite:///')} away and it is made anew"
+    if "out-of-date database schema" in problem:  # MLflow says so of a newer one too
+        problem = problem.partition(". Take")[0]
+        return f"{problem}; back it up, then `mlflow db upgrade {uri()}`, or move it away if a newer MLflow made it"
+    return problem
+
+
 def _check_database() -> None:
     """Find in seconds what MLflow, on the project's own store, would find after a minute of trying again."""
-    if artifacts() is None or not _database().exists():
-        return
-    with contextlib.closing(sqlite3.connect(_database(), timeout=PATIENCE)) as connection:
-        try:
+    if artifacts() is not None:
+        with contextlib.closing(sqlite3.connect(_database(), timeout=PATIENCE)) as connection:
             connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:  # locked, or read-only
-            raise
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{error}; move {_database()} away, then `make sync` makes it anew") from None
 
 
 def _client() -> MlflowClient:
@@ -226,6 +238,8 @@ def _experiment_id(client: MlflowClient) -> str:
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 raise
+    if experiment.lifecycle_stage == "deleted":  # on MLflow's pages, which cannot bring it back
+        client.restore_experiment(experiment.experiment_id)
     if artifacts() not in (None, experiment.artifact_location):
         raise FileNotFoundError(f"the project moved: its artifacts are looked for in {experiment.artifact_location}")
     return str(experiment.experiment_id)

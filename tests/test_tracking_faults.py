@@ -1,0 +1,733 @@
+"""Tracking never costs a result: MLflow's store and server broken in earnest, before and during a training."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from project import ROOT, Project
+from quartet import data, errors, files, paths, sync, tracking, training
+from quartet.params import Hyperparameters
+from test_tracking import HISTORY, KEYS, describe, runs, steps
+
+OUTPUTS = ("history.csv", "model.safetensors", "summary.json")
+PAGE = 4096
+# One worker runs all that shares what takes seconds to set up.
+shares_server = pytest.mark.xdist_group("tracking server")
+shares_project = pytest.mark.xdist_group("tracking project")
+
+# Stands between two lines of its standard input: it answers each when it is done.
+LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+for statement in ("BEGIN EXCLUSIVE", "ROLLBACK"):
+    sys.stdin.readline()
+    connection.execute(statement)
+    print(statement, flush=True)
+"""
+
+# MLflow's own server in a child, so that it can be killed and is back at once: `start PORT FAULT PATH` and `kill`. The first
+# request whose path ends as PATH is done but not answered: at `die` the server is gone, at `lose` the connection is.
+SERVER = """
+import os, signal, socket, sys
+from werkzeug.serving import make_server
+from mlflow.server import app
+
+def serve(port, fault, path):
+    met = []
+    def faulty(environ, start_response):
+        content = list(app(environ, start_response))
+        if fault != "none" and environ["PATH_INFO"].endswith(path) and not met:
+            met.append(path)
+            if fault == "die":
+                os._exit(1)
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return content
+    server = make_server("127.0.0.1", port, faulty, threaded=True)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+child = 0
+for line in sys.stdin:
+    command, *arguments = line.split()
+    if command == "start":
+        child = os.fork()
+        if not child:
+            serve(int(arguments[0]), *arguments[1:])
+    else:
+        if child:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        child = 0
+        print("killed", flush=True)
+os.killpg(0, signal.SIGKILL)
+"""
+
+
+class Companion:
+    """Another process that does one thing a line and says when it is done."""
+
+    def __init__(self, code: str, *arguments: str, **env: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env=os.environ | env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def tell(self, line: str = "") -> str:
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, "the other process has ended"
+        return answer.strip()
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch):
+    """Our own patience shortened, and MLflow's settings, which a client puts into the environment, as a user has them."""
+    monkeypatch.setattr(tracking, "PATIENCE", 1)
+    for name in ("MLFLOW_TRACKING_URI", *tracking.SETTINGS):
+        monkeypatch.setenv(name, "")  # so that there is something to undo
+        monkeypatch.delenv(name)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    for name in ("FACTOR", "JITTER"):  # of the time between two attempts
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_BACKOFF_{name}", "0")
+    yield
+    forget()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A new store: to copy it is a thousand times faster than to have MLflow make one."""
+    root = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("DVC_ROOT", str(root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.initialise()
+    forget()
+    return root / "mlflow.db"
+
+
+def furnish(root: Path, template: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(template, root / "mlflow.db")
+    tracking.mend_moved()
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def database(tmp_path, template, monkeypatch):
+    """The store of a project that has not trained yet; its folder is the working directory."""
+    return furnish(tmp_path, template, monkeypatch)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own, and how to mount it again with other options."""
+
+    def mount(options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"mounting a disk needs more rights: {done.stderr.strip()}")
+
+    mount("size=2m")
+    try:
+        yield lambda option: mount(f"remount,{option}")
+    finally:
+        os.chdir("/")
+        forget()
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.fixture
+def lock(database):
+    companion = Companion(LOCK, str(database))
+    try:
+        yield companion
+    finally:
+        companion.end()
+
+
+def forget() -> None:
+    """What the next process starts without: MLflow keeps its stores and their connections."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    for engine in SqlAlchemyStore._engine_map.values():
+        engine.dispose()
+    SqlAlchemyStore._engine_map.clear()
+    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+
+
+def train(fingerprint: str = "faulty", **before) -> None:
+    """A training of four epochs, with something done before the epoch of that name: `two`, `three`, `four`, or `the_end`."""
+    with tracking.live(describe(fingerprint)) as log:
+        for name, epoch in zip(("one", "two", "three", "four"), HISTORY, strict=True):
+            before.get(name, str)()
+            log(HISTORY[: epoch.epoch])
+        before.get("the_end", str)()
+
+
+def complete(fingerprint: str = "faulty") -> None:
+    forget()
+    tracking.complete(describe(fingerprint), HISTORY, None)
+
+
+def assert_up_to_date(fingerprint: str = "faulty") -> None:
+    (run,) = runs(fingerprint)
+    assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
+    assert run.info.status == "FINISHED"
+    assert run.data.params["lr"] == "0.001"
+    assert [entry.tags[0].value for entry in run.inputs.dataset_inputs] == ["train", "validation"]
+
+
+def warning(capfd) -> str:
+    """All that stood on standard error: one line that names the store and what mends it."""
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"quartet: warning: MLflow ({tracking.uri()}) failed: ")
+    assert line.endswith(" -- the work goes on without it; `make sync` brings it up to date")
+    assert "SELECT" not in line
+    assert "INSERT" not in line
+    return line
+
+
+# The store is locked.
+
+
+def test_a_locked_store_costs_one_warning_and_the_next_run_makes_up_for_it(lock, capfd):
+    lock.tell()
+    train()
+    assert "database is locked" in warning(capfd)
+    lock.tell()
+    train()
+    assert capfd.readouterr().err == ""
+    assert_up_to_date()
+
+
+def test_a_store_locked_from_the_second_epoch_on_keeps_the_first_and_sync_adds_the_rest(lock, capfd):
+    train(two=lock.tell)
+    assert "database is locked" in warning(capfd)
+    lock.tell()
+    (run,) = runs("faulty")
+    assert (run.info.status, steps(run)) == ("RUNNING", [1])
+    complete()
+    assert_up_to_date()
+
+
+def test_nothing_is_missing_after_a_lock_that_ends_before_the_training(lock, capfd):
+    train(two=lock.tell, four=lock.tell)
+    assert "database is locked" in warning(capfd)
+    assert_up_to_date()
+
+
+def test_a_store_locked_at_the_very_end_costs_one_warning(lock, capfd):
+    train(the_end=lock.tell)
+    assert "database is locked" in warning(capfd)
+    lock.tell()
+    (run,) = runs("faulty")
+    assert (run.info.status, steps(run)) == ("RUNNING", [1, 2, 3, 4])
+    complete()
+    assert_up_to_date()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, errors.Terminated, errors.WorkError])
+def test_how_a_training_ended_is_not_hidden_by_a_store_that_fails(lock, capfd, error):
+    def fail() -> None:
+        lock.tell()
+        raise error
+
+    with pytest.raises(error):
+        train(three=fail)
+    warning(capfd)
+
+
+# The store cannot be written.
+
+
+def test_a_read_only_store_costs_one_warning_and_the_next_run_makes_up_for_it(disk, tmp_path, template, monkeypatch, capfd):
+    furnish(tmp_path, template, monkeypatch)
+    disk("ro")
+    train()
+    assert "attempt to write a readonly database" in warning(capfd)
+    disk("rw")
+    forget()
+    train()
+    assert_up_to_date()
+
+
+def test_a_store_that_cannot_be_made_costs_one_warning_at_once(disk, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    disk("ro")
+    started = time.monotonic()
+    train()
+    assert time.monotonic() - started < 60  # MLflow alone tries for longer
+    assert "unable to open database file" in warning(capfd)
+
+
+def test_a_full_disk_costs_one_warning_and_nothing_is_missing_once_there_is_room(
+    disk, tmp_path, template, monkeypatch, capfd
+):
+    furnish(tmp_path, template, monkeypatch)
+    rest = tmp_path / "rest"
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), rest.open("wb", buffering=0) as file:
+            while file.write(bytes(PAGE)):
+                pass
+
+    train(two=fill, the_end=rest.unlink)
+    assert "database or disk is full" in warning(capfd)
+    assert_up_to_date()
+
+
+# The store is damaged.
+
+
+def garbage(database: Path) -> None:
+    database.write_bytes(bytes(range(256)) * 64)
+
+
+def pages(database: Path) -> None:
+    content = database.read_bytes()
+    database.write_bytes(content[: 2 * PAGE] + b"\xa5" * (len(content) - 3 * PAGE) + content[-PAGE:])
+
+
+def half(database: Path) -> None:
+    os.truncate(database, database.stat().st_size // 2 // PAGE * PAGE)
+
+
+@pytest.mark.parametrize("moment", ["one", "three"])
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [(garbage, "file is not a database"), (pages, "disk image is malformed"), (half, "disk image is malformed")],
+)
+def test_a_damaged_store_costs_one_warning_that_says_how_to_mend_it(database, capfd, damage, problem, moment):
+    train("whole")
+    if moment == "one":
+        damage(database)
+        train()
+    else:
+        train(three=lambda: damage(database))
+    line = warning(capfd)
+    assert problem in line
+    assert f"move {database} away and it is made anew" in line
+
+
+def test_a_damaged_store_that_was_moved_away_is_made_anew(database, capfd):
+    garbage(database)
+    train()
+    assert f"move {database} away" in warning(capfd)
+    assert not sync.bring_up_to_date()
+    assert f"move {database} away" in warning(capfd)
+    database.rename(database.with_suffix(".damaged"))
+    assert sync.bring_up_to_date()
+    complete()
+    assert_up_to_date()
+    assert capfd.readouterr().err == ""
+
+
+def test_an_empty_file_is_made_a_store(database, capfd):
+    database.write_bytes(b"")
+    assert sync.bring_up_to_date()
+    train()
+    assert capfd.readouterr().err == ""
+    assert_up_to_date()
+
+
+def test_a_store_that_is_removed_during_a_training_costs_one_warning(database, template, capfd):
+    train(two=database.unlink)
+    warning(capfd)
+    shutil.copy(template, database)  # as MLflow would make it
+    tracking.mend_moved()
+    complete()
+    assert_up_to_date()
+
+
+# The store is another MLflow's.
+
+
+def test_a_store_of_an_older_schema_is_upgraded_without_a_word(database, capfd):
+    from alembic import command
+    from mlflow.store.db import utils
+
+    train("old")
+    forget()
+    engine = utils.create_sqlalchemy_engine(f"sqlite:///{database}")
+    config = utils._get_alembic_config(str(engine.url))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "-2")
+    assert utils._get_schema_version(engine) != utils._get_latest_schema_revision()
+    train()
+    assert capfd.readouterr().err == ""
+    assert utils._get_schema_version(engine) == utils._get_latest_schema_revision()
+    engine.dispose()
+    assert_up_to_date("old")
+    assert_up_to_date()
+
+
+def test_a_store_of_an_unknown_schema_costs_one_warning_that_says_how_to_mend_it(database, template, capfd):
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'fedcba987654'")
+    train()
+    line = warning(capfd)
+    assert "out-of-date database schema (found version fedcba987654" in line
+    assert f"`mlflow db upgrade sqlite:///{database}`, or move it away if a newer MLflow made it" in line
+    database.unlink()
+    shutil.copy(template, database)  # as MLflow would make it
+    tracking.mend_moved()
+    complete()
+    assert_up_to_date()
+
+
+# What was deleted on MLflow's pages.
+
+
+def test_a_run_that_is_deleted_during_its_training_is_made_again(database, capfd):
+    train(three=lambda: tracking._client().delete_run(runs("faulty")[0].info.run_id))
+    assert "must be in the 'active' state" in warning(capfd)
+    complete()
+    assert_up_to_date()
+
+
+def test_a_deleted_experiment_is_brought_back(database, capfd):
+    train("before")
+    client = tracking._client()
+    client.delete_experiment(tracking._experiment_id(client))
+    train()
+    assert capfd.readouterr().err == ""
+    for fingerprint in ("before", "faulty"):
+        assert_up_to_date(fingerprint)
+
+
+# The training fails.
+
+
+def test_a_training_that_diverges_ends_its_run_as_failed(database, tiny, capfd):
+    examples = training.Examples(torch.from_numpy(tiny.images), torch.from_numpy(tiny.labels.astype(np.int64)))
+    recipe = {"epochs": 3, "batch_size": 21, "schedule": "constant", "augment": False, "seed": 0}
+    absurd = Hyperparameters.model_construct(**recipe, lr=1e30, classes=10, bn=False)
+    with (
+        pytest.raises(training.DivergedError, match=r"became (nan|inf) in epoch \d+, step \d+; lower lr"),
+        tracking.live(describe("diverged")) as log,
+    ):
+        training.fit(absurd, examples, examples, on_epoch=log)
+    (run,) = runs("diverged")
+    assert run.info.status == "FAILED"
+    assert capfd.readouterr().err == ""
+
+
+# The server fails. MLflow's own, in a process that is killed and started again.
+
+
+class Mlflow(Companion):
+    """MLflow's tracking server at an address that stays."""
+
+    port = 0
+
+    def start(self, fault: str = "none", path: str = "/") -> None:
+        self.port = int(self.tell(f"start {self.port} {fault} {path}"))
+
+    def kill(self) -> None:
+        self.tell("kill")
+
+
+@pytest.fixture(scope="module")
+def importing(template, tmp_path_factory):
+    """A process that has all of MLflow's server in memory, not yet serving."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(template, folder)
+    server = Mlflow(
+        SERVER,
+        _MLFLOW_SERVER_FILE_STORE=f"sqlite:///{folder}/mlflow.db",
+        _MLFLOW_SERVER_ARTIFACT_ROOT=str(folder / "artifacts"),
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        MLFLOW_DISABLE_TELEMETRY="true",
+    )
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+@pytest.fixture
+def server(importing, tmp_path, monkeypatch):
+    """MLflow's tracking server, in use."""
+    importing.start()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{importing.port}")
+    try:
+        yield importing
+    finally:
+        importing.kill()
+
+
+@shares_server
+def test_a_server_that_is_killed_costs_one_warning_and_sync_makes_up_for_it(server, capfd):
+    train("killed server", two=server.kill)
+    warning(capfd)
+    server.start()
+    (run,) = runs("killed server")
+    assert (run.info.status, steps(run)) == ("RUNNING", [1])
+    complete("killed server")
+    assert_up_to_date("killed server")
+
+
+@shares_server
+def test_nothing_is_missing_where_the_server_is_back_before_the_end(server, capfd):
+    train("restarted server", two=server.kill, three=server.start)
+    warning(capfd)
+    assert_up_to_date("restarted server")
+
+
+@shares_server
+@pytest.mark.parametrize("path", ["runs/create", "runs/log-batch", "runs/log-inputs", "runs/update"])
+def test_a_server_that_dies_after_a_request_leaves_nothing_half_done(server, capfd, path):
+    fingerprint = f"died after {path}"
+    server.kill()
+    server.start("die", path)
+    train(fingerprint)
+    warning(capfd)
+    server.kill()
+    server.start()
+    train(fingerprint)
+    assert capfd.readouterr().err == ""
+    assert_up_to_date(fingerprint)
+
+
+@shares_server
+@pytest.mark.parametrize("path", ["runs/create", "runs/log-batch", "runs/log-inputs", "runs/update"])
+def test_an_answer_that_is_lost_doubles_nothing(server, capfd, path):
+    fingerprint = f"no answer to {path}"
+    server.kill()
+    server.start("lose", path)
+    train(fingerprint)
+    assert capfd.readouterr().err == ""
+    complete(fingerprint)
+    assert_up_to_date(fingerprint)
+
+
+# The server is none of MLflow's: it fails, or answers otherwise, or never.
+
+
+class Stub(ThreadingHTTPServer):
+    """Answers every request alike; without an answer it never does."""
+
+    daemon_threads = False  # so that server_close waits for the threads
+
+    def __init__(self, status: int, body: bytes | None) -> None:
+        super().__init__(("127.0.0.1", 0), StubHandler)
+        self.status, self.body, self.requests, self.stopped = status, body, 0, threading.Event()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keep standard error for the warning: the client hangs up where it gets no answer."""
+
+
+class StubHandler(BaseHTTPRequestHandler):
+    def answer(self) -> None:
+        self.server.requests += 1
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.server.body is None:
+            self.server.stopped.wait(60)
+            return
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_GET = do_POST = answer  # noqa: N815 -- http.server's names
+
+    def log_message(self, *_: object) -> None:
+        """Keep standard error for the warning."""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """Starts a server that answers every request alike and has MLflow use it."""
+    with contextlib.ExitStack() as stack:
+
+        def start(status: int, body: bytes | None) -> Stub:
+            server = stack.enter_context(Stub(status, body))
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+            thread.start()
+            for end in (thread.join, server.shutdown, server.stopped.set):
+                stack.callback(end)
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+            return server
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "problem"),
+    [
+        (500, b"", "500"),
+        (500, b'{"error_code": "INTERNAL_ERROR", "message": "the\\nshelf\\nbroke"}', "500"),
+        (403, b"Forbidden", "403"),
+        (404, b"no such page", "404"),
+        (200, b"<html>Log in to this network</html>", "Log in to this network"),
+    ],
+)
+def test_a_server_that_answers_wrongly_costs_one_warning(stub, capfd, status, body, problem):
+    server = stub(status, body)
+    train()
+    assert problem in warning(capfd)
+    assert 1 <= server.requests <= 2
+
+
+def test_a_server_that_never_answers_is_given_up_in_the_time_that_the_user_set(stub, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    server = stub(200, None)
+    started = time.monotonic()
+    train()
+    assert time.monotonic() - started < 60
+    assert "timed out" in warning(capfd)
+    assert server.requests == 1
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "1"
+
+
+def test_a_server_that_never_answers_is_given_up_without_a_setting_too(monkeypatch):
+    tracking._client()
+    seconds, retries = (int(os.environ[f"MLFLOW_HTTP_REQUEST_{name}"]) for name in ("TIMEOUT", "MAX_RETRIES"))
+    assert seconds * (retries + 1) <= 30
+
+
+# The stage's script, as DVC runs it.
+
+
+class Stage:
+    """A small project whose model `ten` trains for two epochs."""
+
+    def __init__(self, root: Path, home: Path) -> None:
+        self.root, self.store = root, root / "mlflow.db"
+        self.env = Project(root, home).env | {"PYTHONPATH": str(ROOT / "src")}
+
+    def run(self, module: str, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        command = [*before, sys.executable, "-m", f"quartet.{module}", *arguments]
+        return subprocess.run(command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False)
+
+    def outputs(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted((self.root / paths.TRAIN / "ten").iterdir())}
+
+    def assert_up_to_date(self, monkeypatch) -> None:
+        monkeypatch.setenv("DVC_ROOT", str(self.root))
+        forget()
+        client = tracking._client()
+        (run,) = client.search_runs([tracking._experiment_id(client)])
+        assert [steps(run, key) for key in KEYS] == [[1, 2]] * 3
+        assert run.info.status == "FINISHED"
+
+    def warning(self, done: subprocess.CompletedProcess[str]) -> str:
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"quartet: warning: MLflow (sqlite:///{self.store}) failed: ")
+        assert "`make sync`" in line
+        return line
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, template):
+    """A training that nothing disturbed."""
+    root, home = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("home")
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert text.count("  epochs: 10\n") == 1
+    (root / "params.yaml").write_text(text.replace("  epochs: 10\n", "  epochs: 2\n"), encoding="utf-8")
+    random = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        digests = {}
+        for name in ("train", "validation"):
+            images = random.integers(0, 256, (60, 28, 28), dtype=np.uint8)
+            data.save_split(name, data.Split(images, np.arange(60, dtype=np.uint8) % 10))
+            digests[name] = {"sha256": files.sha256(data.split_path(name))}
+        files.write_json(paths.MANIFEST, {"data": "sample", "splits": digests})
+        furnish(root, template, patch)
+    forget()
+    stage = Stage(root, home)
+    done = stage.run("train", "ten")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tuple(stage.outputs()) == OUTPUTS
+    return stage
+
+
+@pytest.fixture
+def stage(undisturbed, tmp_path, template, monkeypatch):
+    """The same before its training."""
+    for name in ("params.yaml", "data"):
+        source = undisturbed.root / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    furnish(tmp_path, template, monkeypatch)
+    forget()
+    return Stage(tmp_path, Path(undisturbed.env["HOME"]))
+
+
+def bound_by_modes() -> tuple[str, ...]:
+    """What goes before a command that file modes are to bind, though root runs it."""
+    if os.geteuid():
+        return ()
+    before = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+    if shutil.which("setpriv") is None or subprocess.run([*before, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("file modes do not bind root, and setpriv cannot change that here")
+    return before
+
+
+@shares_project
+def test_the_script_trains_to_the_same_bytes_beside_a_locked_store_and_sync_makes_up_for_it(stage, undisturbed, monkeypatch):
+    lock = Companion(LOCK, str(stage.store))
+    try:
+        lock.tell()
+        done = stage.run("train", "ten")
+    finally:
+        lock.end()
+    assert "database is locked" in stage.warning(done)
+    assert stage.outputs() == undisturbed.outputs()
+    done = stage.run("sync")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "agrees with stages/" in done.stdout
+    stage.assert_up_to_date(monkeypatch)
+
+
+@shares_project
+def test_the_script_trains_to_the_same_bytes_beside_a_read_only_store_and_the_next_run_makes_up_for_it(
+    stage, undisturbed, monkeypatch
+):
+    before = bound_by_modes()
+    stage.store.chmod(0o444)
+    done = stage.run("train", "ten", before=before)
+    assert "attempt to write a readonly database" in stage.warning(done)
+    assert stage.outputs() == undisturbed.outputs()
+    stage.store.chmod(0o644)
+    done = stage.run("train", "ten", before=before)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert stage.outputs() == undisturbed.outputs()
+    stage.assert_up_to_date(monkeypatch)
