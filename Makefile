@@ -1,6 +1,7 @@
 # `make` sets everything up and runs the pipeline to a results table; `make test` sets everything up and tests.
 PYTHON ?= python3
 READY := .venv/ready
+PAGE := http://127.0.0.1:5000/\#/experiments/1/runs?workflowType=machine_learning
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 # On two cores the two with batch norm, each longer by a third, follow each other on one, and the other three fill the other.
 TRAININGS := train@ten-bn train@ten train@four train@four-bn trial
@@ -21,7 +22,7 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@printf '%s\n' $(TRAININGS) | QUARTET_PROGRESS=lines xargs -P $(CORES) -I{} dvc repro -q --single-item {}
 	@dvc repro -q
 	@echo; cat stages/plot/results.md
-	@echo 'Next: make ui               compare the runs in MLflow, at http://127.0.0.1:5000'
+	@echo 'Next: make ui               compare the runs in MLflow, at $(PAGE)'
 	@echo '      . .venv/bin/activate  then: dvc exp run -S bn=true; dvc exp show; dvc plots show'
 	@grep -q '"data": "mnist"' data/raw/source.json || \
 	  echo '      QUARTET_MNIST=<directory or URL of its four files> make: this was sample data, now MNIST'
@@ -60,7 +61,8 @@ bench-pipeline: setup ## Measure make on MNIST and each stage's memory, in a thr
 	@python bench/pipeline.py
 
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000
-	mlflow ui --host 127.0.0.1
+	@echo 'The runs will be at $(PAGE) (half a minute to start; Ctrl-C ends it)'
+	@mlflow ui --host 127.0.0.1
 
 sync: setup ## Make MLflow agree with the models that DVC has
 	@python -m quartet.sync
@@ -78,4 +80,4 @@ clean: ## Remove results, data, MLflow's store and .venv; keep DVC's cache
 	find data stages mlruns -mindepth 1 ! -name .gitignore -delete
 
 help: ## Say what each target does
-	@grep -h -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -h -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

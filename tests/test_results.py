@@ -88,7 +88,7 @@ def test_what_changes_is_counted_image_by_image(everything):
     assert found == [
         ("62.50", "87.50", "+25.00", "3 / 1", "0.62"),
         ("87.50", "87.50", "+0.00", "1 / 1", "1"),
-        ("62.50", "87.50", "+25.00", "2 / 0", "0.5"),
+        ("62.50", "87.50", "+25.00", "2 / 0", "–"),
         ("87.50", "87.50", "+0.00", "1 / 1", "1"),
         ("87.50", "87.50", "+0.00", "1 / 1", "1"),
     ]
@@ -143,3 +143,14 @@ def test_seeds_are_told_apart_where_they_differ(everything):
     assert results.seeds(everything) == "0"
     chosen = {"ten": everything["ten"], "trial": result(everything["ten"].predicted, seed=3)}
     assert results.seeds(chosen) == "ten 0, trial 3"
+
+
+def test_the_trials_settings_are_told_where_they_are_not_those_of_ten(everything):
+    ten = everything["ten"]
+    same = {"lr": 0.001, "bn": False, "seed": 0}
+    chosen = {
+        "ten": ten._replace(summary={**ten.summary, "hyperparameters": same}),
+        "trial": ten._replace(summary={**ten.summary, "hyperparameters": same | {"lr": 0.01, "bn": True}}),
+    }
+    assert results.trial_settings(chosen) == "Here it has other settings than `ten`: lr 0.01 (0.001), bn True (False)."
+    assert results.trial_settings({"ten": ten, "trial": ten}) == "Here it has the settings of `ten`."

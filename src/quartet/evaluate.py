@@ -55,7 +55,7 @@ def evaluate_one(name: str, test: data.Split, data_title: str) -> None:
     files.write_bytes(folder / "loss.png", figures.losses(f"Loss: {name}", data_title, {name: history.read(name)}))
     files.write_bytes(
         folder / "confusion.png",
-        figures.confusions(f"Confusion on the test set: {name}", data_title, names, {name: matrix}),
+        figures.confusions(f"Confusion on the test set: {name}", data_title, names, {"": matrix}),
     )
     print(
         f"evaluate: {name:<8} test accuracy {metrics['accuracy']:.2%}  loss {metrics['loss']:.4f}  ({data_title})",

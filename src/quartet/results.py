@@ -107,10 +107,11 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
         return guesses == np.array([place[int(digit)] for digit in result.digits])
 
     ten, ten_bn, four, four_bn = (results[name].correct for name in ("ten", "ten-bn", "four", "four-bn"))
+    regrouped = "scoring by group alone: ten → ten, its answers merged"
     questions = [
         ("batch norm, ten classes: ten → ten-bn", ten, ten_bn),
         ("batch norm, four classes: four → four-bn", four, four_bn),
-        ("scoring by group alone: ten → ten, its answers merged", ten, merged(results["ten"])),
+        (regrouped, ten, merged(results["ten"])),
         ("training on groups: ten, merged → four", merged(results["ten"]), four),
         ("training on groups: ten-bn, merged → four-bn", merged(results["ten-bn"]), four_bn),
     ]
@@ -125,7 +126,7 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
                 "after %": f"{100 * after.mean():.2f}",
                 "points": f"{100 * (after.mean() - before.mean()):+.2f}",
                 "images gained / lost": f"{gained} / {lost}",
-                "p": f"{p:.2g}",
+                "p": f"{p:.2g}" if question != regrouped else "–",
             }
         )
     return table(rows)
@@ -141,13 +142,15 @@ Data: **{data_title}**, {images:,} test images. Seeds: {seeds(results)}.
 
 {measured(results)}
 
-The four variants are the report's models; `trial` is the one that `dvc exp run` changes.
+In brackets: batch norm's running means and variances, which are not trained. The four variants are the report's models;
+`trial` is the one that `dvc exp run` changes. {trial_settings(results)}
 
 ## What batch norm and merging classes change
 
 {paired(results, groups)}
 
-Images gained: right after and wrong before; lost: the other way round. p: exact McNemar test for these two trained models.
+Images gained: right after and wrong before; lost: the other way round. p: exact McNemar test for these two trained models;
+none where the answers are the same and merging them can only gain.
 One seed each: another seed moves every row, so a p-value here is about these weights and not about the method.
 
 ## Beside the report
@@ -160,6 +163,13 @@ One seed each: another seed moves every row, so a p-value here is about these we
 **The report's figures are for MNIST and these are for {data_title}: they do not compare.**
 '''
     }"""
+
+
+def trial_settings(results: Mapping[str, Result]) -> str:
+    """In what the trial is another training than `ten`."""
+    trial, ten = (results[name].summary["hyperparameters"] for name in ("trial", "ten"))
+    others = [f"{key} {value} ({ten[key]})" for key, value in trial.items() if value != ten[key]]
+    return f"Here it has other settings than `ten`: {', '.join(others)}." if others else "Here it has the settings of `ten`."
 
 
 def seeds(results: Mapping[str, Result]) -> str:
