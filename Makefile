@@ -16,6 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
+	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock # a dvc killed while writing it leaves it empty, and the next refuses it
 	@python -m quartet.tracking
 	@dvc repro -q --single-item $(if $(QUARTET_MNIST),--force) fetch
 	@dvc repro -q preprocess

@@ -157,6 +157,19 @@ def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(proje
         assert "quartet: stopped by SIGTERM" in process.stdout.read()
 
 
+def test_the_lock_file_that_a_killed_dvc_left_empty_is_named_by_dvc_and_removed_by_make(project):
+    rwlock = project.root / ".dvc/tmp/rwlock"
+    rwlock.write_bytes(b"")
+    done = project.run(*REPRO, check=False)
+    assert done.returncode != 0
+    assert "Unable to read RWLock-file '.dvc/tmp/rwlock'" in done.stdout
+    recipe = project.run("make", "-n", "-o", ".venv/ready", "all").stdout
+    (line,) = [line for line in recipe.splitlines() if "rwlock" in line]
+    project.run("sh", "-c", line)
+    assert not rwlock.exists()
+    project.run(*REPRO)
+
+
 def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
     with started(project, *REPRO) as first:
         read_until(first, "epoch  3/10")
