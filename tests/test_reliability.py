@@ -47,6 +47,8 @@ def test_a_message_that_a_row_quotes_is_in_the_code_or_in_a_test():
         path.read_text(encoding="utf-8") for folder in ("src/quartet", "tests") for path in (ROOT / folder).glob("*.py")
     )
     quoted = {quote for row in ROWS for quote in re.findall(r"`([^`]+)`", row[1])}
-    messages = {quote for quote in quoted if " " in quote and not quote.startswith(("git ", "rm ", "dvc ", "make ", "data."))}
+    messages = {
+        quote for quote in quoted if " " in quote and not quote.startswith(("git ", "rm ", "dvc ", "make ", "data."))
+    }
     assert len(messages) > 15
     assert {message for message in messages if message not in texts} == set()

@@ -26,7 +26,6 @@ import psutil
 from project import Project, clone
 from test_pipeline import runs
 
-
 # A dvc that is killed while it writes this file of its own leaves it empty.
 DVC_LOCK = "Unable to read RWLock-file"
 
