@@ -170,6 +170,16 @@ def test_the_lock_file_that_a_killed_dvc_left_empty_is_named_by_dvc_and_removed_
     project.run(*REPRO)
 
 
+@pytest.mark.parametrize("content", ["schema: '2.0'\nstages:\n  fetch:\n", ""])
+def test_a_dvc_lock_that_a_killed_dvc_left_cut_short_is_named_by_dvc_and_made_again(project, content):
+    (project.root / "dvc.lock").write_text(content, encoding="utf-8")
+    done = project.run(*REPRO, check=False)
+    assert done.returncode != 0
+    assert "dvc.lock' validation failed" in done.stdout
+    (project.root / "dvc.lock").unlink()
+    project.run("dvc", "repro", "train@ten")
+
+
 def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
     with started(project, *REPRO) as first:
         read_until(first, "epoch  3/10")
