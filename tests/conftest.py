@@ -33,7 +33,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose pipeline has run once on the sample; tests leave it as they find it."""
-    project = clone(tmp_path_factory.mktemp("100 % of #1, näïve"))
+    project = clone(tmp_path_factory.mktemp("100 % done"))
     project.run("make", "-o", ".venv/ready", "setup")
     project.output = project.run("dvc", "repro").stdout
     project.run("git", "add", "dvc.lock")

@@ -38,7 +38,7 @@ def copy_of(finished: Project, folder: Path) -> Project:
 @pytest.fixture(scope="module")
 def moved(finished, tmp_path_factory):
     """The finished project, moved: MLflow's store still names the old place."""
-    return copy_of(finished, tmp_path_factory.mktemp("moved"))
+    return copy_of(finished, tmp_path_factory.mktemp("#1, näïve"))
 
 
 @contextlib.contextmanager
@@ -58,9 +58,19 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_finished_project_is_in_an_odd_place(finished):
-    assert all(mark in str(finished.root) for mark in (" ", "%", "#", "ä"))
-    assert not str(finished.root).isascii()
+def test_the_projects_are_in_odd_places(finished, moved):
+    assert " " in str(finished.root)
+    assert "%" in str(finished.root)
+    assert "#" in str(moved.root)
+    assert not str(moved.root).isascii()
+
+
+def test_an_experiment_in_a_copy_is_refused_by_dvc_in_a_path_that_it_cannot_push_to(moved):
+    before = contents(moved.root / "stages"), lock(moved)
+    done = moved.run("dvc", "exp", "run", "--temp", "-S", "epochs=1", check=False)
+    assert done.returncode != 0
+    assert "ERROR: unexpected error" in done.stdout
+    assert (contents(moved.root / "stages"), lock(moved)) == before
 
 
 def test_a_moved_project_is_told_by_a_training_and_mended_by_sync(moved, finished):
@@ -85,19 +95,19 @@ def test_a_moved_project_is_told_by_a_training_and_mended_by_sync(moved, finishe
     assert here.is_dir()
 
 
-def test_the_same_bytes_come_of_odd_surroundings(moved, tmp_path):
+def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
     home = tmp_path / "home"
     without_utf8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     without_home = {"HOME": str(home), "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "MPLCONFIGDIR": ""}
     without_display = {"DISPLAY": ":99", "MPLBACKEND": "TkAgg"}
-    before = lock(moved)
+    before = lock(finished)
     with small_disk(home, "4k", "ro"):
         for stage in ("train@four", "evaluate", "plot"):
-            done = moved.run(
+            done = finished.run(
                 *("dvc", "repro", "--force", "--single-item", stage), **without_utf8, **without_home, **without_display
             )
             assert "Traceback" not in done.stdout
-    assert lock(moved) == before
+    assert lock(finished) == before
 
 
 def test_a_damaged_object_in_dvcs_cache_is_not_trained_on(moved):
