@@ -70,7 +70,7 @@ def attempt(project: Project, chance: random.Random, longest: float) -> tuple[bo
     reader.start()
     kind, killed = chance.choice(["stage", "dvc", "both"]), False
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=chance.uniform(0.2, longest))
+        process.wait(timeout=0.2 + chance.uniform(0, longest) * chance.random())  # rather soon, for the short stages
     if process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
             found = victims(process.pid, kind)
