@@ -41,6 +41,19 @@ class Project:
         assert done.returncode == 0 or not check, done.stdout
         return done
 
+    def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
+        """Start a command in the project's root, in a process group of its own; its two outputs come as one text."""
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.env | env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def stage(self, module: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a stage's script as dvc.yaml does, without DVC."""
         return self.run("python", "-m", f"quartet.{module}", *arguments, check=False, PYTHONPATH="src", **env)

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 
 import mlflow
 import psutil
@@ -58,16 +57,7 @@ def the_run(project):
 @contextlib.contextmanager
 def started(project: Project, *command: str):
     """A command that runs beside the test, in a process group of its own; none of it outlives the block."""
-    process = subprocess.Popen(
-        command,
-        cwd=project.root,
-        env=project.env | {"PYTHONPATH": "src"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = project.start(*command, PYTHONPATH="src")
     try:
         yield process
     finally:

@@ -54,16 +54,7 @@ def victims(dvc: int, kind: str) -> list[psutil.Process]:
 
 def attempt(project: Project, chance: random.Random, longest: float) -> tuple[bool, str, str, str]:
     """`dvc repro`, killed within `longest` seconds unless it is through: whether it is through, stage, kind, and output."""
-    process = subprocess.Popen(
-        ["dvc", "repro"],
-        cwd=project.root,
-        env=project.env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = project.start("dvc", "repro")
     lines: list[str] = []
     assert process.stdout is not None
     reader = threading.Thread(target=lines.extend, args=(process.stdout,), daemon=True)
