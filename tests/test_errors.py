@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -77,3 +78,40 @@ def test_a_stopped_command_cleans_up(number, status, line):
 def test_being_terminated_is_no_exception_that_a_broad_clause_catches():
     assert not issubclass(errors.Terminated, Exception)
     assert issubclass(errors.InputError, errors.WorkError)
+
+
+HELD = """
+def main():
+    with errors.held():
+        print("ready", flush=True)
+        time.sleep(0.5)
+        print("done", flush=True)
+    time.sleep(60)
+errors.run(main)
+"""
+
+
+@pytest.mark.parametrize(("number", "status", "word"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_signal_is_held_back_until_the_block_ends(number, status, word):
+    process = start(HELD)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=30) == ("done\n", f"quartet: stopped by {word}\n")
+    assert process.returncode == status
+
+
+def test_a_second_signal_is_let_through():
+    process = start(HELD.replace("0.5", "60"))
+    assert process.stdout.readline() == "ready\n"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+        time.sleep(0.5)
+    assert process.communicate(timeout=30)[0] == ""
+    assert process.returncode in (130, 143)
+
+
+def test_what_holds_signals_back_leaves_the_handlers_as_they_were():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with errors.held():
+        assert signal.getsignal(signal.SIGINT) not in before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

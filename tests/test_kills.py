@@ -19,12 +19,15 @@ from test_pipeline import lock, runs
 pytestmark = pytest.mark.xdist_group("kills")
 
 REPRO = ("dvc", "repro", "--single-item", "train@ten")
+EPOCHS = 30  # enough that a training met in its third is still far from its end when a busy machine comes to stop it
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A project that has trained `ten`, and its dvc.lock from before and from after."""
     project = clone(tmp_path_factory.mktemp("kills"))
+    settings = (project.root / "params.yaml").read_text(encoding="utf-8").replace("epochs: 10", f"epochs: {EPOCHS}")
+    (project.root / "params.yaml").write_text(settings, encoding="utf-8")
     project.run("dvc", "repro", "preprocess")
     before = lock(project)
     project.run(*REPRO)
@@ -43,7 +46,7 @@ def project(undisturbed):
     assert lock(project) == expected
     run = the_run(project)
     assert run["status"] == "FINISHED"
-    assert [sorted(steps) for steps in run["steps"].values()] == [list(range(1, 11))] * 3
+    assert [sorted(steps) for steps in run["steps"].values()] == [list(range(1, EPOCHS + 1))] * 3
     assert checkpoints(project) == []
     assert [path for path in project.root.glob("*/**/*") if path.name.endswith(".part")] == []
 
@@ -106,7 +109,7 @@ def resume(project) -> int:
 )
 def test_a_training_that_is_stopped_goes_on_where_it_was_in_its_own_run(project, number, status, word):
     with started(project, *REPRO) as process:
-        read_until(process, "epoch  3/10")
+        read_until(process, "epoch  3/")
         training_of(process).send_signal(number)
         output = process.communicate()[0]
     assert process.returncode != 0
@@ -114,7 +117,7 @@ def test_a_training_that_is_stopped_goes_on_where_it_was_in_its_own_run(project,
     assert "Traceback" not in output
     assert checkpoints(project) == ["ten.pt"]
     stopped = the_run(project)
-    assert stopped["status"] == status
+    assert stopped["status"] == status, output
     assert list((project.root / "stages/train/ten").glob("*")) == []
     assert resume(project) >= 3
     assert the_run(project)["id"] == stopped["id"]
@@ -122,7 +125,7 @@ def test_a_training_that_is_stopped_goes_on_where_it_was_in_its_own_run(project,
 
 def test_ctrl_c_in_a_terminal_stops_dvc_and_the_training_cleanly(project):
     with started(project, *REPRO) as process:
-        read_until(process, "epoch  3/10")
+        read_until(process, "epoch  3/")
         os.killpg(process.pid, signal.SIGINT)
         output = process.communicate()[0]
     assert "quartet: stopped by Ctrl-C" in output
@@ -133,7 +136,7 @@ def test_ctrl_c_in_a_terminal_stops_dvc_and_the_training_cleanly(project):
 
 def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(project):
     with started(project, *REPRO) as process:
-        read_until(process, "epoch  3/10")
+        read_until(process, "epoch  3/")
         orphan = training_of(process)
         orphan.suspend()
         process.kill()
@@ -143,8 +146,9 @@ def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(proje
             orphan.resume()
             output = after.communicate()[0]
         assert after.returncode == 0, output
-        assert "resumed after epoch" in output
-        assert "quartet: stopped by SIGTERM" in process.stdout.read()
+        stopped = process.stdout.read()
+        assert "quartet: stopped by SIGTERM" in stopped, stopped
+        assert "resumed after epoch" in output, stopped + output
 
 
 def test_the_lock_file_that_a_killed_dvc_left_empty_is_named_by_dvc_and_removed_by_make(project):
@@ -172,7 +176,7 @@ def test_a_dvc_lock_that_a_killed_dvc_left_cut_short_is_named_by_dvc_and_made_ag
 
 def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
     with started(project, *REPRO) as first:
-        read_until(first, "epoch  3/10")
+        read_until(first, "epoch  3/")
         training = training_of(first)
         training.suspend()
         second = project.run(*REPRO, check=False)
@@ -187,7 +191,7 @@ def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
 
 def test_the_run_of_a_killed_training_is_closed_by_sync_and_goes_on_afterwards(project):
     with started(project, *REPRO) as process:
-        read_until(process, "epoch  3/10")
+        read_until(process, "epoch  3/")
         training_of(process).kill()
         process.communicate()
     done = project.stage("sync")

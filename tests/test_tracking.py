@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -232,3 +233,14 @@ def test_a_moved_project_is_said_and_mended(store, tmp_path, monkeypatch, capfd)
     tracking.complete(describe("moved"), HISTORY, None)
     (run,) = runs("moved")
     assert run.info.artifact_uri.startswith(str(there / "mlruns")) or run.info.artifact_uri.startswith(there.as_uri())
+
+
+def test_what_stops_a_command_waits_until_mlflow_has_finished(store):
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        tracking.complete(describe("stopped"), HISTORY, None)
+
+    with pytest.raises(KeyboardInterrupt):
+        tracking.attempt(interrupted)
+    (run,) = runs("stopped")
+    assert run.info.status == "FINISHED"

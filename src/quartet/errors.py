@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -30,6 +31,34 @@ class Terminated(BaseException):
 
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block ends; the second of either is let through.
+
+    For code that an exception from outside would leave in a state that none can use: MLflow cut off within a transaction
+    keeps its database locked until the process ends.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[int] = []
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        restore()
+        for late in came:
+            signal.raise_signal(late)
 
 
 def _stop_with(parent: int) -> None:

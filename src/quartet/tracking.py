@@ -177,8 +177,9 @@ def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluatio
 def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
     """The action's value, or FAILED after one warning where it fails: tracking never costs a result."""
     try:
-        _check_database()
-        return action()
+        with errors.held():
+            _check_database()
+            return action()
     except Exception as error:  # noqa: BLE001 -- whatever the store raises, the training goes on
         if not quiet:
             errors.warn(
