@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from quartet import model
 from quartet.errors import WorkError
@@ -47,18 +46,34 @@ class Adam:
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self.weights = parameters_to_vector(self.parameters).detach()
-        vector_to_parameters(self.weights, self.parameters)
+        self.weights = torch.cat([channels_last(parameter.detach()).flatten() for parameter in self.parameters])
+        parts = self.weights.split([parameter.numel() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            shape = channels_last(parameter.detach()).shape
+            parameter.data = channels_first(part.view(shape))
         self.mean, self.square, self.steps = torch.zeros_like(self.weights), torch.zeros_like(self.weights), 0
 
     def step(self, loss: Tensor, lr: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         """Move the parameters down the gradient of `loss`, each by about `lr`."""
-        gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, self.parameters)])
+        gradient = torch.cat([channels_last(part).flatten() for part in torch.autograd.grad(loss, self.parameters)])
         self.steps += 1
         self.mean.lerp_(gradient, 1 - beta1)
         self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         scale = self.square.sqrt().div_(math.sqrt(1 - beta2**self.steps)).add_(epsilon)
         self.weights.addcdiv_(self.mean, scale, value=-lr / (1 - beta1**self.steps))
+
+
+def channels_last(kernels: Tensor) -> Tensor:
+    """A view of a convolution's weights with the channels as the last dimension; other parameters as they are.
+
+    It is the order in which PyTorch computes and gives gradients where the images are channels-last: no copy is needed.
+    """
+    return kernels.permute(0, 2, 3, 1) if kernels.dim() == 4 else kernels
+
+
+def channels_first(kernels: Tensor) -> Tensor:
+    """The inverse of `channels_last`."""
+    return kernels.permute(0, 3, 1, 2) if kernels.dim() == 4 else kernels
 
 
 def one_cycle(step: int, steps: int) -> tuple[float, float]:
@@ -181,16 +196,17 @@ def _train_epoch(
     state.network.train()
     order = torch.randperm(len(train.images), generator=state.generator)
     number, total = len(state.history) + 1, 0.0
-    batches = order.split(hyperparameters.batch_size)
-    for step, batch in enumerate(batches, start=1):
+    # Shuffled whole: one indexing of all images costs less than one of each batch.
+    batches = [part[order].split(hyperparameters.batch_size) for part in train]
+    for step, (batch, labels) in enumerate(zip(*batches, strict=True), start=1):
         on_step(number, step)
-        images = model.pixels(train.images[batch])
+        images = model.pixels(batch)
         if hyperparameters.augment:
             images = augmented(images, state.generator)
-        loss = functional.cross_entropy(state.network(images), train.labels[batch])
+        loss = functional.cross_entropy(state.network(images), labels)
         share, beta1 = 1.0, 0.9
         if hyperparameters.schedule == "onecycle":
-            share, beta1 = one_cycle(state.adam.steps, hyperparameters.epochs * len(batches))
+            share, beta1 = one_cycle(state.adam.steps, hyperparameters.epochs * len(batches[0]))
         state.adam.step(loss, hyperparameters.lr * share, beta1)
         value = loss.item()
         if not math.isfinite(value):
