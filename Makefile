@@ -17,9 +17,8 @@ export PYTHONDONTWRITEBYTECODE :=
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
 	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock # a dvc killed while writing it leaves it empty, and the next refuses it
-	@python -m quartet.tracking
-	@dvc repro -q --single-item $(if $(QUARTET_MNIST),--force) fetch
-	@dvc repro -q preprocess
+	@python -m quartet.tracking & \
+	  dvc repro -q --single-item $(if $(QUARTET_MNIST),--force) fetch && dvc repro -q preprocess; status=$$?; wait; exit $$status
 	@printf '%s\n' $(TRAININGS) | QUARTET_PROGRESS=lines xargs -P $(CORES) -I{} dvc repro -q --single-item {}
 	@dvc repro -q
 	@echo; cat stages/plot/results.md

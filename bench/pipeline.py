@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 from tabulate import tabulate
@@ -34,6 +36,16 @@ def peak_megabytes(module: str, project: Path, variables: dict[str, str]) -> flo
     return usage.ru_maxrss / 1024
 
 
+def shortest(spans: Sequence[float], cores: int) -> float:
+    """The time in which so many cores can do pieces of work of these times, none of which can be divided."""
+    cores = min(cores, len(spans))
+    places = product(range(cores), repeat=len(spans))
+    return min(
+        max(sum(span for span, at in zip(spans, place, strict=True) if at == core) for core in range(cores))
+        for place in places
+    )
+
+
 def main() -> None:
     """Print the table."""
     raw = ROOT / paths.RAW
@@ -52,8 +64,8 @@ def main() -> None:
         subprocess.run(["make", "-o", "requirements.txt", "-o", ".venv/ready"], cwd=project, env=variables, check=True)
         wall = time.perf_counter() - start
         with closing(sqlite3.connect(project / "mlflow.db")) as store:
-            spans = store.execute("SELECT end_time - start_time FROM runs").fetchall()
-        pure = sum(milliseconds for (milliseconds,) in spans) / 1000 / CORES
+            spans = [row[0] / 1000 for row in store.execute("SELECT end_time - start_time FROM runs")]
+        pure = sum(spans) / CORES
         # Evaluated anew, MLflow's part included.
         (project / "mlflow.db").unlink()
         variables["PYTHONPATH"] = "src"
@@ -64,7 +76,8 @@ def main() -> None:
     body = [
         (
             f"4. `make` on MNIST, installed, against {len(spans)} trainings' seconds over {CORES} cores",
-            f"{ratio:.2f} x: {wall:.0f} s of {pure:.0f} s",
+            f"{ratio:.2f} x: {wall:.0f} s of {pure:.0f} s; {shortest(spans, CORES) / pure:.2f} x for the trainings alone,"
+            " divided among the cores as well as they can be",
             "≤ 1.2",
             "yes" if ratio <= 1.2 else "**no**",
         ),

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 
 import bench
+import pipeline
 import usual
+from conftest import ROOT
 from quartet import training
 from quartet.params import Hyperparameters
 
@@ -38,3 +41,33 @@ def test_the_table_goes_between_the_markers_alone(tmp_path):
     readme.write_text("a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n")
     bench.into_readme("new\n", readme)
     assert readme.read_text() == "a\n<!-- bench:begin -->\nnew\n<!-- bench:end -->\nb\n"
+
+
+@pytest.mark.parametrize("bn", [False, True])
+def test_the_bare_operations_are_those_of_a_step_and_leave_no_graph(bn):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        bench.operations(bn)()
+    names = [event.key for event in profile.key_averages()]
+    assert "aten::convolution_backward" in names
+    assert ("aten::native_batch_norm_backward" in names) == bn
+    assert "aten::max_pool2d_with_indices_backward" in names
+    assert "aten::nll_loss_backward" in names
+
+
+def test_stages_without_code_keep_their_names_outputs_and_order():
+    ours = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    bare = bench.without_code(ours)
+    assert list(bare["stages"]) == list(ours["stages"])
+    assert bare["stages"]["train"]["foreach"] == "${variants}"
+    evaluate = bare["stages"]["evaluate"]
+    assert evaluate["metrics"] == ours["stages"]["evaluate"]["metrics"]
+    assert evaluate["deps"] == [dep for dep in ours["stages"]["evaluate"]["deps"] if not dep.startswith("src/")]
+    assert "python" not in yaml.safe_dump(bare)
+
+
+@pytest.mark.parametrize(
+    ("spans", "cores", "seconds"),
+    [([3, 3, 2, 2, 2], 2, 6), ([4, 3, 3], 2, 6), ([4, 3, 3], 1, 10), ([4, 3, 3], 8, 4)],
+)
+def test_the_shortest_time_of_work_on_several_cores(spans, cores, seconds):
+    assert pipeline.shortest(spans, cores) == seconds

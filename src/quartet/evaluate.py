@@ -66,10 +66,9 @@ def evaluate_one(name: str, test: data.Split, data_title: str) -> None:
 def main() -> None:
     """Evaluate all of params.TRAININGS."""
     test, data_title = data.load_split("test"), data.TITLES[data.load_manifest()["data"]]
-    with training.deterministic():
+    with sync.afterwards(), training.deterministic():
         for name in params.TRAININGS:
             evaluate_one(name, test, data_title)
-    sync.bring_up_to_date()
 
 
 if __name__ == "__main__":

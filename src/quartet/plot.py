@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
+from scipy.stats.contingency import crosstab
 
 from quartet import data, errors, figures, files, history, params, paths, results
 from quartet.errors import InputError
@@ -40,7 +40,7 @@ def read(name: str) -> results.Result:
 def matrix(result: results.Result) -> NDArray[np.int64]:
     """The confusion matrix of a trained model's predictions: rows true, columns predicted."""
     names = data.class_names(result.summary["groups"])
-    counts: NDArray[np.int64] = confusion_matrix(result.actual, result.predicted, labels=names)
+    counts: NDArray[np.int64] = crosstab(result.actual, result.predicted, levels=(names, names)).count
     return counts
 
 

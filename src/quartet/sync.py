@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 from quartet import errors, files, history, model, params, paths, tracking
 
+WHEN_TOLD = "--when-told"
 ARTIFACTS = ("confusion.png", "loss.png", "per_class.csv")
 
 
@@ -31,8 +38,30 @@ def bring_up_to_date() -> bool:
     return True
 
 
+@contextmanager
+def afterwards() -> Iterator[None]:
+    """Bring MLflow up to date once the block has ended without an error, and exit with the status of that if it is not 0.
+
+    It is a process of its own, because importing MLflow takes as long as the block. One whose parent dies reads no line
+    and ends.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "quartet.sync", WHEN_TOLD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+        yield
+        process.communicate(b"go\n")
+    if process.returncode:
+        sys.exit(process.returncode)
+
+
 def main() -> None:
-    """Synchronise and say how it went."""
+    """Synchronise and say how it went; for `afterwards`, when told and saying only what went wrong."""
+    if sys.argv[1:] == [WHEN_TOLD]:
+        with suppress(ImportError):  # bring_up_to_date will say so, and go on without MLflow
+            tracking.import_ahead()
+        if sys.stdin.readline():
+            bring_up_to_date()
+        return
     if not bring_up_to_date():
         raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")
     print(f"sync: MLflow ({tracking.uri()}) agrees with stages/")

@@ -19,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -174,6 +175,13 @@ def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluatio
         client.set_terminated(run.info.run_id, "FINISHED")
 
 
+def import_ahead() -> None:
+    """Import what logging a model will need, which takes seconds."""
+    with _importing():
+        for name in ("mlflow.pytorch", "torch.export._trace"):  # the second is what an export imports when it is called
+            import_module(name)
+
+
 def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
     """The action's value, or FAILED after one warning where it fails: tracking never costs a result."""
     try:
@@ -216,14 +224,21 @@ def _check_database() -> None:
 def _client() -> MlflowClient:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    gc.disable()  # while so much is imported, each collection visits all of PyTorch's objects: a third of the time
-    try:
+    with _importing():
         import mlflow
 
         for name in ("mlflow", "alembic", "urllib3"):  # what they have to say is in the exception
             logging.getLogger(name).setLevel(logging.CRITICAL)
         mlflow.set_tracking_uri(uri())
         return mlflow.MlflowClient(uri())
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Without garbage collection, which while so much is imported visits all of PyTorch's objects: a third of the time."""
+    gc.disable()
+    try:
+        yield
     finally:
         gc.enable()
 
