@@ -40,3 +40,32 @@ def test_a_store_that_cannot_be_reached_is_an_error_in_one_line(finished):
     assert done.returncode == 1
     assert done.stdout.count("quartet: warning:") == done.stdout.count("quartet: error:") == 1
     assert "Traceback" not in done.stdout
+
+
+NAMED = """
+import sys
+from quartet import sync
+with sync.beside() as ready:
+    ready("four")
+    {last}
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "named"),
+    [("ready('ten')", ["four", "ten"]), ("sys.exit(7)", ["four"]), ("import os; os.kill(os.getpid(), 9)", ["four"])],
+)
+def test_the_process_beside_an_evaluation_takes_what_it_names_and_ends_with_it(finished, tmp_path, last, named):
+    uri = f"sqlite:///{tmp_path}/other.db"
+    # The output is complete when the last process that could write to it has ended.
+    done = finished.run("python", "-c", NAMED.format(last=last), check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == {"ready('ten')": 0, "sys.exit(7)": 7}.get(last, -9), done.stdout
+    assert "Traceback" not in done.stdout
+    assert sorted(run["name"] for run in runs(finished, uri=uri)) == named
+
+
+def test_where_mlflow_fails_the_evaluation_beside_it_goes_on(finished):
+    code = NAMED.format(last="time.sleep(12); ready('ten'); ready('trial'); print('evaluated')")
+    done = finished.run("python", "-c", f"import time{code}", PYTHONPATH="src", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.stdout.count("quartet: warning:") == 1
+    assert "evaluated" in done.stdout

@@ -1,4 +1,4 @@
-"""Stage evaluate: every trained model on the whole test set, in one process; then MLflow is brought up to date."""
+"""Stage evaluate: every trained model on the whole test set, in one process; MLflow is brought up to date beside it."""
 
 from __future__ import annotations
 
@@ -66,9 +66,10 @@ def evaluate_one(name: str, test: data.Split, data_title: str) -> None:
 def main() -> None:
     """Evaluate all of params.TRAININGS."""
     test, data_title = data.load_split("test"), data.TITLES[data.load_manifest()["data"]]
-    with sync.afterwards(), training.deterministic():
+    with sync.beside() as ready, training.deterministic():
         for name in params.TRAININGS:
             evaluate_one(name, test, data_title)
+            ready(name)
 
 
 if __name__ == "__main__":

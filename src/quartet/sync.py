@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from quartet import errors, files, history, model, params, paths, tracking
 
-WHEN_TOLD = "--when-told"
+WHEN_NAMED = "--when-named"
 ARTIFACTS = ("confusion.png", "loss.png", "per_class.csv")
 
 
-def bring_up_to_date() -> bool:
-    """Complete the run of every trained model; False after one warning where MLflow fails."""
+def bring_up_to_date(names: Iterable[str] = params.TRAININGS) -> bool:
+    """Complete the run of every trained model among `names`; False after one warning where MLflow fails."""
     if tracking.FAILED in map(tracking.attempt, (tracking.mend_moved, tracking.close_interrupted)):
         return False
-    for name in params.TRAININGS:
+    for name in names:
         if not paths.model(name).exists():
             continue
         network, description = model.load_weights(paths.model(name), name)
@@ -39,28 +39,28 @@ def bring_up_to_date() -> bool:
 
 
 @contextmanager
-def afterwards() -> Iterator[None]:
-    """Bring MLflow up to date once the block has ended without an error, and exit with the status of that if it is not 0.
+def beside() -> Iterator[Callable[[str], None]]:
+    """Bring MLflow up to date in a process of its own; the block gets a function that names a training ready for it.
 
-    It is a process of its own, because importing MLflow takes as long as the block. One whose parent dies reads no line
-    and ends.
+    Importing MLflow and logging a model take as long as evaluating one. Ends when that process has, and exits with its
+    status where it is not 0; the process ends when its parent does.
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-m", "quartet.sync", WHEN_TOLD]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
-        yield
-        process.communicate(b"go\n")
+    command = [sys.executable, "-m", "quartet.sync", WHEN_NAMED]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, text=True, bufsize=1) as process:
+        yield lambda name: print(name, file=process.stdin)
     if process.returncode:
         sys.exit(process.returncode)
 
 
 def main() -> None:
-    """Synchronise and say how it went; for `afterwards`, when told and saying only what went wrong."""
-    if sys.argv[1:] == [WHEN_TOLD]:
+    """Synchronise and say how it went; for `beside`, what standard input names, saying only what goes wrong."""
+    if sys.argv[1:] == [WHEN_NAMED]:
         with suppress(ImportError):  # bring_up_to_date will say so, and go on without MLflow
             tracking.import_ahead()
-        if sys.stdin.readline():
-            bring_up_to_date()
+        names = (line.strip() for line in sys.stdin)
+        bring_up_to_date(names)
+        list(names)  # where that gave up: the parent shall find its pipe open
         return
     if not bring_up_to_date():
         raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")
