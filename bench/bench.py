@@ -188,7 +188,7 @@ def step_times(folder: Path, variant: str) -> tuple[list[float], ...]:
                 place.append((time.perf_counter() - now) / (turn // 2) * 1e3)
             left = time.perf_counter()
 
-    training.fit(recipe, examples(folder, "pool", 2000 * BATCH), examples(folder, "test", BATCH), on_step=clock)
+    training.fit(recipe, examples(folder, "pool", 1200 * BATCH), examples(folder, "test", BATCH), on_step=clock)
     return tuple(values[2:] for values in times)  # the first turns warm up
 
 
@@ -272,7 +272,7 @@ def four_trainings(folder: Path) -> list[Row]:
     for _ in range(3):
         for name, speed in peers(folder).items():
             others.setdefault(name, []).append(speed)
-        ours.append(four_ours(folder, 24_000))
+        ours.append(four_ours(folder, 18_000))
         one.append(apart(four_usual, folder, 1, 4_000))
         two.append(apart(four_usual, folder, 2, 4_000))
     rate = statistics.median(ours)
@@ -384,9 +384,10 @@ def tracking_share(epoch_seconds: float) -> list[Row]:
 
 def cost(folder: Path, count: int, epochs: int) -> tuple[float, float]:
     """Megabytes at the peak, and the seconds of training."""
-    train, validation = examples(folder, "pool", count), examples(folder, "test", 6_000)
+    train, few = examples(folder, "pool", count), examples(folder, "test", 10 * BATCH)
+    training.fit(hyperparameters("ten"), few, few)  # warm
     start = time.perf_counter()
-    training.fit(hyperparameters("ten", epochs=epochs), train, validation)
+    training.fit(hyperparameters("ten", epochs=epochs), train, few)
     seconds = time.perf_counter() - start
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -94,6 +95,8 @@ def run(main: Callable[[], None]) -> None:
     except Terminated:
         _say("stopped by SIGTERM")
         sys.exit(128 + signal.SIGTERM)
+    finally:
+        gc.freeze()  # what ends anyway need not be searched for garbage: a second where PyTorch and MLflow are imported
 
 
 def warn(message: str) -> None:
