@@ -57,7 +57,7 @@ bench-peers: setup ## Make .venv-peers with the libraries that bench compares wi
 	@$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r bench/peers-requirements.txt
 
-bench-pipeline: setup ## Measure make on MNIST and each stage's memory, in a throw-away clone (10 minutes)
+bench-pipeline: setup ## Measure make on MNIST and each stage's memory in a throw-away clone, write bench/pipeline.md (8 minutes)
 	@python bench/pipeline.py
 
 ui: setup ## Open MLflow's pages on http://127.0.0.1:5000

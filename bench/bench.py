@@ -527,16 +527,16 @@ def table(rows: Sequence[Row], title: str, seconds: float) -> str:
     )
 
 
-def into_readme(text: str, readme: Path = ROOT / "README.md") -> None:
-    """Replace what stands between README's markers."""
-    readme.write_text(publish.replace_block(readme.read_text(encoding="utf-8"), "bench", text), encoding="utf-8")
+def into_readme(name: str, text: str, readme: Path = ROOT / "README.md") -> None:
+    """Replace what stands between README's markers of that name."""
+    readme.write_text(publish.replace_block(readme.read_text(encoding="utf-8"), name, text), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--readme", action="store_true", help="only put bench/results.md between README's markers")
     if parser.parse_args().readme:
-        into_readme(RESULTS.read_text(encoding="utf-8"))
+        into_readme("bench", RESULTS.read_text(encoding="utf-8"))
         return
     started = time.perf_counter()
     os.chdir(ROOT)
@@ -559,7 +559,7 @@ def main() -> None:
                 print(f"bench: {row.what}: {row.measured}", flush=True)
     text = table(rows, title, time.perf_counter() - started)
     RESULTS.write_text(text, encoding="utf-8")
-    into_readme(text)
+    into_readme("bench", text)
     print(f"\n{text}")
 
 

@@ -1,6 +1,7 @@
 """`make bench-pipeline`: `make` on MNIST against the seconds of pure training in it, and the peak memory of each stage.
 
-Works in a throw-away clone of what is committed, with this project's .venv; takes minutes. Prints rows for bench.py's table.
+Works in a throw-away clone of what is committed, with this project's .venv; takes minutes. Prints a table, writes it to
+bench/pipeline.md and, between its markers, into README.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from quartet import paths
+from bench import into_readme
+from quartet import paths, publish
 from quartet.errors import InputError, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +49,7 @@ def shortest(spans: Sequence[float], cores: int) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, print and write the table."""
     raw = ROOT / paths.RAW
     if not os.environ.get("QUARTET_MNIST") and '"data": "mnist"' not in (ROOT / paths.SOURCE).read_text():
         raise InputError("QUARTET_MNIST: expected MNIST there or in data/raw, found neither")
@@ -83,7 +85,11 @@ def main() -> None:
         ),
         ("7. Peak memory of a stage", f"{most:.0f} MB ({sizes})", "≤ 1200", "yes" if most <= 1200 else "**no**"),
     ]
-    print(tabulate(body, headers=["what", "measured", "target", "met"], tablefmt="github", disable_numparse=True))
+    rows = tabulate(body, headers=["what", "measured", "target", "met"], tablefmt="github", disable_numparse=True)
+    text = f"`make bench-pipeline` on {publish.machine()}; MNIST.\n\n{rows}\n"
+    (ROOT / "bench" / "pipeline.md").write_text(text, encoding="utf-8")
+    into_readme("bench-pipeline", text)
+    print(f"\n{text}")
 
 
 if __name__ == "__main__":

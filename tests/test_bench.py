@@ -39,7 +39,7 @@ def test_a_figure_is_held_against_its_target():
 def test_the_table_goes_between_the_markers_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n")
-    bench.into_readme("new\n", readme)
+    bench.into_readme("bench", "new\n", readme)
     assert readme.read_text() == "a\n<!-- bench:begin -->\nnew\n<!-- bench:end -->\nb\n"
 
 
