@@ -61,8 +61,10 @@ class Row(NamedTuple):
 
 def spread(values: Sequence[float], unit: str = "") -> str:
     """The median and the quartiles."""
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return f"{middle:.3g}{unit} ({low:.3g} to {high:.3g})"
+    low, middle, high = (
+        f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in np.percentile(values, [25, 50, 75])
+    )
+    return f"{middle}{unit} ({low} to {high})"
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -289,7 +291,7 @@ def four_trainings(folder: Path) -> list[Row]:
         ratio = rate / max(statistics.median(speeds) for speeds in others.values())
         bound = kernel_rate() / max(statistics.median(speeds) for speeds in others.values())
         measured = (
-            f"{ratio:.2f} x the best: {rate:.3g} images/s against {figures}; {bound:.2f} x for the bare kernels of ours"
+            f"{ratio:.2f} x the best: {rate:,.0f} images/s against {figures}; {bound:.2f} x for the bare kernels of ours"
         )
         rows.append(Row("3. The same against other libraries, both cores", measured, ratio, 3.5, True))
     else:
@@ -527,16 +529,11 @@ def table(rows: Sequence[Row], title: str, seconds: float) -> str:
     )
 
 
-def into_readme(name: str, text: str, readme: Path = ROOT / "README.md") -> None:
-    """Replace what stands between README's markers of that name."""
-    readme.write_text(publish.replace_block(readme.read_text(encoding="utf-8"), name, text), encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--readme", action="store_true", help="only put bench/results.md between README's markers")
     if parser.parse_args().readme:
-        into_readme("bench", RESULTS.read_text(encoding="utf-8"))
+        publish.quote("bench", RESULTS.read_text(encoding="utf-8"), ROOT / "README.md")
         return
     started = time.perf_counter()
     os.chdir(ROOT)
@@ -547,8 +544,8 @@ def main() -> None:
         costs, epoch_seconds = memory(folder)
         for part in (
             lambda: one_training(folder),
-            lambda: four_trainings(folder),
             lambda: same_loss(folder),
+            lambda: four_trainings(folder),
             pipeline,
             lambda: tracking_share(epoch_seconds),
             lambda: costs,
@@ -559,7 +556,7 @@ def main() -> None:
                 print(f"bench: {row.what}: {row.measured}", flush=True)
     text = table(rows, title, time.perf_counter() - started)
     RESULTS.write_text(text, encoding="utf-8")
-    into_readme("bench", text)
+    publish.quote("bench", text, ROOT / "README.md")
     print(f"\n{text}")
 
 

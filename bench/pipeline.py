@@ -20,7 +20,6 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from bench import into_readme
 from quartet import paths, publish
 from quartet.errors import InputError, run
 
@@ -88,8 +87,8 @@ def main() -> None:
     rows = tabulate(body, headers=["what", "measured", "target", "met"], tablefmt="github", disable_numparse=True)
     text = f"`make bench-pipeline` on {publish.machine()}; MNIST.\n\n{rows}\n"
     (ROOT / "bench" / "pipeline.md").write_text(text, encoding="utf-8")
-    into_readme("bench-pipeline", text)
     print(f"\n{text}")
+    publish.quote("bench-pipeline", text, ROOT / "README.md")
 
 
 if __name__ == "__main__":

@@ -36,13 +36,6 @@ def test_a_figure_is_held_against_its_target():
     assert not bench.Row("rate", "", ratio=2.5, limit=3, least=True).met
 
 
-def test_the_table_goes_between_the_markers_alone(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("a\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nb\n")
-    bench.into_readme("bench", "new\n", readme)
-    assert readme.read_text() == "a\n<!-- bench:begin -->\nnew\n<!-- bench:end -->\nb\n"
-
-
 @pytest.mark.parametrize("bn", [False, True])
 def test_the_bare_operations_are_those_of_a_step_and_leave_no_graph(bn):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

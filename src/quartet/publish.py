@@ -35,6 +35,11 @@ def replace_block(text: str, name: str, content: str) -> str:
     return f"{head}{begin}{content.rstrip()}\n{closed}{tail}"
 
 
+def quote(name: str, content: str, page: Path = README) -> None:
+    """Replace what stands between a page's markers of that name."""
+    files.write_bytes(page, replace_block(page.read_text(encoding="utf-8"), name, content).encode())
+
+
 def main() -> None:
     """Publish stages/plot/."""
     source = files.read_json(paths.SOURCE)["data"]
@@ -48,8 +53,7 @@ def main() -> None:
     for figure in sorted(paths.PLOT.glob("*.png")):
         shutil.copyfile(figure, DOCS / figure.name)
     measured = results.partition("\n\n")[2].partition("\n## Beside the report")[0].replace("\n## ", "\n### ")
-    readme = replace_block(README.read_text(encoding="utf-8"), "results", f"{measured}\n{made_on}")
-    files.write_bytes(README, readme.encode())
+    quote("results", f"{measured}\n{made_on}")
     print(f"docs: {DOCS}/results.md, its figures and {README}")
 
 
