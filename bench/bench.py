@@ -290,9 +290,12 @@ def four_trainings(folder: Path) -> list[Row]:
     ]
     if others:
         figures = ", ".join(f"{name} {spread(speeds)}" for name, speeds in others.items())
-        ratio = rate / max(statistics.median(speeds) for speeds in others.values())
-        bound = statistics.median(bare) / max(statistics.median(speeds) for speeds in others.values())
-        measured = f"{ratio:.2f} x the best: {rate:,.0f} images/s against {figures}; {bound:.2f} x for the operations of ours alone, as in 1"
+        best_other = max(statistics.median(speeds) for speeds in others.values())
+        ratio, bound = rate / best_other, statistics.median(bare) / best_other
+        measured = (
+            f"{ratio:.2f} x the best: {rate:,.0f} images/s against {figures};"
+            f" {bound:.2f} x for the operations of ours alone, as in 1"
+        )
         rows.append(Row("3. The same against other libraries, both cores", measured, ratio, 3.5, True))
     else:
         rows.append(Row("3. The same against other libraries", "not installed: `make bench-peers`", math.nan, 3.5, True))
