@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,31 +29,23 @@ class Project:
 
     def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the project's root; its two outputs come back as one text."""
-        done = subprocess.run(
-            command,
-            cwd=self.root,
-            env=self.env | env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        done = subprocess.run(command, **self._surroundings(env), check=False)
         assert done.returncode == 0 or not check, done.stdout
         return done
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         """Start a command in the project's root, in a process group of its own; its two outputs come as one text."""
-        return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=self.env | env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        return subprocess.Popen(command, **self._surroundings(env), start_new_session=True)
+
+    def _surroundings(self, env: dict[str, str]) -> dict[str, Any]:
+        return {
+            "cwd": self.root,
+            "env": self.env | env,
+            "text": True,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "stdin": subprocess.DEVNULL,
+        }
 
     def stage(self, module: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a stage's script as dvc.yaml does, without DVC."""

@@ -21,6 +21,15 @@ def main():
         print("cleaned up", flush=True)
 errors.run(main)
 """
+HELD = """
+def main():
+    with errors.held():
+        print("ready", flush=True)
+        time.sleep(0.5)
+        print("done", flush=True)
+    time.sleep(60)
+errors.run(main)
+"""
 
 
 def start(code):
@@ -67,37 +76,18 @@ def test_a_mistake_in_the_program_keeps_its_traceback():
     ("number", "status", "line"),
     [(signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")],
 )
-def test_a_stopped_command_cleans_up(number, status, line):
-    process = start(WAIT)
+@pytest.mark.parametrize(("code", "said"), [(WAIT, "cleaned up\n"), (HELD, "done\n")], ids=["cleaning up", "held"])
+def test_a_stopped_command_first_does_what_it_must(code, said, number, status, line):
+    process = start(code)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert process.communicate(timeout=60) == ("cleaned up\n", f"quartet: {line}\n")
+    assert process.communicate(timeout=60) == (said, f"quartet: {line}\n")
     assert process.returncode == status
 
 
 def test_being_terminated_is_no_exception_that_a_broad_clause_catches():
     assert not issubclass(errors.Terminated, Exception)
     assert issubclass(errors.InputError, errors.WorkError)
-
-
-HELD = """
-def main():
-    with errors.held():
-        print("ready", flush=True)
-        time.sleep(0.5)
-        print("done", flush=True)
-    time.sleep(60)
-errors.run(main)
-"""
-
-
-@pytest.mark.parametrize(("number", "status", "word"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
-def test_a_signal_is_held_back_until_the_block_ends(number, status, word):
-    process = start(HELD)
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.communicate(timeout=30) == ("done\n", f"quartet: stopped by {word}\n")
-    assert process.returncode == status
 
 
 def test_a_second_signal_is_let_through():

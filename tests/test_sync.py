@@ -52,14 +52,18 @@ with sync.beside() as ready:
 
 
 @pytest.mark.parametrize(
-    ("last", "named"),
-    [("ready('ten')", ["four", "ten"]), ("sys.exit(7)", ["four"]), ("import os; os.kill(os.getpid(), 9)", ["four"])],
+    ("last", "status", "named"),
+    [
+        ("ready('ten')", 0, ["four", "ten"]),
+        ("sys.exit(7)", 7, ["four"]),
+        ("import os; os.kill(os.getpid(), 9)", -9, ["four"]),
+    ],
 )
-def test_the_process_beside_an_evaluation_takes_what_it_names_and_ends_with_it(finished, tmp_path, last, named):
+def test_the_process_beside_an_evaluation_takes_what_it_names_and_ends_with_it(finished, tmp_path, last, status, named):
     uri = f"sqlite:///{tmp_path}/other.db"
     # The output is complete when the last process that could write to it has ended.
     done = finished.run("python", "-c", NAMED.format(last=last), check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
-    assert done.returncode == {"ready('ten')": 0, "sys.exit(7)": 7}.get(last, -9), done.stdout
+    assert done.returncode == status, done.stdout
     assert "Traceback" not in done.stdout
     assert sorted(run["name"] for run in runs(finished, uri=uri)) == named
 
