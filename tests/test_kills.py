@@ -58,9 +58,9 @@ def the_run(project):
 
 
 @contextlib.contextmanager
-def started(project: Project, *command: str):
+def started(project: Project, *command: str, **env: str):
     """A command that runs beside the test, in a process group of its own; none of it outlives the block."""
-    process = project.start(*command, PYTHONPATH="src")
+    process = project.start(*command, PYTHONPATH="src", **env)
     try:
         yield process
     finally:
@@ -134,8 +134,9 @@ def test_ctrl_c_in_a_terminal_stops_dvc_and_the_training_cleanly(project):
     assert resume(project) >= 3
 
 
-def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(project):
-    with started(project, *REPRO) as process:
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])  # the second replaces itself with the command, dash does not
+def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(project, shell):
+    with started(project, *REPRO, SHELL=shell) as process:
         read_until(process, "epoch  3/")
         orphan = training_of(process)
         orphan.suspend()

@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+import psutil
 
 
 class WorkError(Exception):
@@ -62,9 +64,21 @@ def held() -> Iterator[None]:
             signal.raise_signal(late)
 
 
-def _stop_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.2)
+def _command_of_dvc() -> psutil.Process:
+    """The process that dvc started: this one, or the shell around it that did not replace itself with its only command."""
+    process = psutil.Process()
+    with suppress(psutil.AccessDenied):  # another user's process: not one that this dvc started
+        while (parent := process.parent()) and "DVC_STAGE" in parent.environ():
+            process = parent
+    return process
+
+
+def _stop_with_dvc() -> None:
+    with suppress(psutil.NoSuchProcess):
+        command = _command_of_dvc()
+        dvc = command.ppid()
+        while command.ppid() == dvc:
+            time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -79,7 +93,7 @@ def run(main: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _raise_terminated)
     if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_stop_with_dvc, daemon=True).start()
     try:
         main()
     except WorkError as error:
