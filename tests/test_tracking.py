@@ -211,13 +211,14 @@ def test_a_killed_training_is_closed_as_killed_and_a_live_one_is_left_alone(stor
 
 def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
     with tracking.live(describe("down")) as log:
         log_all(log)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "make sync" in lines[0]
-    assert "http://127.0.0.1:9" in lines[0]
+    assert "MLflow (http://127.0.0.1:9) failed" in lines[0]
+    assert "secret" not in lines[0]
 
 
 def test_a_moved_project_is_said_and_mended(store, tmp_path, monkeypatch, capfd):

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from quartet import errors, files, history, model, params, paths, tracking
+from quartet import errors, files, history, params, paths, tracking
 
 WHEN_NAMED = "--when-named"
 ARTIFACTS = ("confusion.png", "loss.png", "per_class.csv")
@@ -18,6 +18,8 @@ ARTIFACTS = ("confusion.png", "loss.png", "per_class.csv")
 
 def bring_up_to_date(names: Iterable[str] = params.TRAININGS) -> bool:
     """Complete the run of every trained model among `names`; False after one warning where MLflow fails."""
+    from quartet import model  # PyTorch, which a process that only starts this one need not wait for
+
     if tracking.FAILED in map(tracking.attempt, (tracking.mend_moved, tracking.close_interrupted)):
         return False
     for name in names:
@@ -64,7 +66,7 @@ def main() -> None:
         return
     if not bring_up_to_date():
         raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")
-    print(f"sync: MLflow ({tracking.uri()}) agrees with stages/")
+    print(f"sync: MLflow ({tracking.shown_uri()}) agrees with stages/")
 
 
 if __name__ == "__main__":

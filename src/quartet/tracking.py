@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sqlite3
 import subprocess
 import time
@@ -71,6 +72,11 @@ def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri()
 
 
+def shown_uri() -> str:
+    """The URI as it may be printed: without the user name and the password in it."""
+    return re.sub("//[^/]*@", "//", uri())
+
+
 def _own_uri() -> str:
     return f"sqlite:///{_database()}"
 
@@ -100,7 +106,7 @@ def mend_moved() -> None:
     here, database = artifacts(), _database()
     if here is None or not database.exists():
         return
-    with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
             return  # an empty file, which MLflow has yet to fill
         found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
@@ -191,7 +197,7 @@ def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
     except Exception as error:  # noqa: BLE001 -- whatever the store raises, the training goes on
         if not quiet:
             errors.warn(
-                f"MLflow ({uri()}) failed: {_explain(error)} -- the work goes on without it;"
+                f"MLflow ({shown_uri()}) failed: {_explain(error)} -- the work goes on without it;"
                 " `make sync` brings it up to date"
             )
         return FAILED
@@ -210,7 +216,7 @@ def _explain(error: Exception) -> str:
         return f"{problem}; move {uri().removeprefix('sqlite:///')} away and it is made anew"
     if "out-of-date database schema" in problem:  # MLflow says so of a newer one too
         problem = problem.partition(". Take")[0]
-        return f"{problem}; back it up, then `mlflow db upgrade {uri()}`, or move it away if a newer MLflow made it"
+        return f"{problem}; back it up, then `mlflow db upgrade {shown_uri()}`, or move it away if a newer MLflow made it"
     return problem
 
 

@@ -46,11 +46,11 @@ class Adam:
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self.weights = torch.cat([channels_last(parameter.detach()).flatten() for parameter in self.parameters])
-        parts = self.weights.split([parameter.numel() for parameter in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            shape = channels_last(parameter.detach()).shape
-            parameter.data = channels_first(part.view(shape))
+        last = [channels_last(parameter.detach()) for parameter in self.parameters]
+        self.weights = torch.cat([part.flatten() for part in last])
+        places = self.weights.split([part.numel() for part in last])
+        for parameter, part, place in zip(self.parameters, last, places, strict=True):
+            parameter.data = channels_first(place.view(part.shape))
         self.mean, self.square, self.steps = torch.zeros_like(self.weights), torch.zeros_like(self.weights), 0
 
     def step(self, loss: Tensor, lr: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
