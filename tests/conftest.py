@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ from project import Project, clone
 from quartet import data
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A shell that starts a command in the background lets it ignore Ctrl-C, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
