@@ -241,11 +241,15 @@ def _client() -> MlflowClient:
 
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
-    """Without garbage collection, which while so much is imported visits all of PyTorch's objects: a third of the time."""
+    """Without garbage collection, which while so much is imported visits all of PyTorch's objects: a third of the time.
+
+    What is there at the end stays, so that no later collection visits it again.
+    """
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
 
 
