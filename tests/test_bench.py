@@ -45,6 +45,7 @@ def test_the_bare_operations_are_those_of_a_step_and_leave_no_graph(bn):
     assert ("aten::native_batch_norm_backward" in names) == bn
     assert "aten::max_pool2d_with_indices_backward" in names
     assert "aten::nll_loss_backward" in names
+    assert "aten::addcdiv_" in names
 
 
 def test_stages_without_code_keep_their_names_outputs_and_order():

@@ -189,7 +189,8 @@ def test_adam_is_pytorchs(examples, bn):
     theirs.load_state_dict(ours.state_dict())
     adam, optimizer = training.Adam(ours.parameters()), torch.optim.Adam(theirs.parameters(), lr=0.01)
     for batch in torch.arange(len(images)).split(20):
-        adam.step(functional.cross_entropy(ours(images[batch]), labels[batch]), lr=0.01)
+        loss = functional.cross_entropy(ours(images[batch]), labels[batch])
+        adam.step(torch.autograd.grad(loss, adam.parameters), lr=0.01)
         optimizer.zero_grad()
         functional.cross_entropy(theirs(images[batch]), labels[batch]).backward()
         optimizer.step()

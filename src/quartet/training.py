@@ -53,9 +53,11 @@ class Adam:
             parameter.data = channels_first(place.view(part.shape))
         self.mean, self.square, self.steps = torch.zeros_like(self.weights), torch.zeros_like(self.weights), 0
 
-    def step(self, loss: Tensor, lr: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
-        """Move the parameters down the gradient of `loss`, each by about `lr`."""
-        gradient = torch.cat([channels_last(part).flatten() for part in torch.autograd.grad(loss, self.parameters)])
+    def step(
+        self, gradients: Sequence[Tensor], lr: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        """Move each parameter down its gradient by about `lr`."""
+        gradient = torch.cat([channels_last(part).flatten() for part in gradients])
         self.steps += 1
         self.mean.lerp_(gradient, 1 - beta1)
         self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -204,10 +206,11 @@ def _train_epoch(
         if hyperparameters.augment:
             images = augmented(images, state.generator)
         loss = functional.cross_entropy(state.network(images), labels)
+        gradients = torch.autograd.grad(loss, state.adam.parameters)
         share, beta1 = 1.0, 0.9
         if hyperparameters.schedule == "onecycle":
             share, beta1 = one_cycle(state.adam.steps, hyperparameters.epochs * len(batches[0]))
-        state.adam.step(loss, hyperparameters.lr * share, beta1)
+        state.adam.step(gradients, hyperparameters.lr * share, beta1)
         value = loss.item()
         if not math.isfinite(value):
             raise DivergedError(
