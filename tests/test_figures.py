@@ -77,6 +77,15 @@ def test_losses_are_drawn_over_their_epochs(drawn):
     assert len(second.lines[0].get_xdata()) == 2
 
 
+def test_no_loss_is_outside_its_panel(drawn):
+    """The panels share their axis: what the second one holds must fit where the first one's values are smaller."""
+    figures.losses("Loss", "fake data", {"a": HISTORY[1:], "b": HISTORY})
+    for panel in drawn[0].axes:
+        low, high = panel.get_ylim()
+        assert low == 0
+        assert high > max(max(epoch.train_loss, epoch.val_loss) for epoch in HISTORY)
+
+
 def test_accuracies_are_drawn_under_their_names(drawn):
     DRAWINGS["accuracies"]()
     (panel,) = drawn[0].axes

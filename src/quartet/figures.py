@@ -45,11 +45,12 @@ def losses(title: str, data_title: str, histories: Mapping[str, Sequence[Epoch]]
             epochs = [epoch.epoch for epoch in history]
             panel.plot(epochs, [epoch.train_loss for epoch in history], "o-", ms=3.5, color=BLUE, label="training")
             panel.plot(epochs, [epoch.val_loss for epoch in history], "s--", ms=3.5, color=ORANGE, label="validation")
-            panel.set(title=name, xlabel="epoch", ylim=(0, None))
+            panel.set(title=name, xlabel="epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.tick_params(labelleft=True)
             panel.legend()
-        axes[0].set_ylabel("mean cross-entropy")
+        # Not before all is drawn: setting one end of the axis fixes the other.
+        axes[0].set(ylabel="mean cross-entropy", ylim=(0, None))
         return _png(figure)
 
 
