@@ -138,6 +138,10 @@ def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
         assert re.fullmatch("[0-9a-f]{64}", run["tags"]["fingerprint"])
         assert re.fullmatch("[0-9a-f]{40}", run["tags"]["mlflow.source.git.commit"])
         assert len(run["models"]) == 1
+    colours = [found[name]["tags"].get("mlflow.runColor") for name in VARIANTS]
+    assert len(set(colours)) == 4
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+    assert "mlflow.runColor" not in found["trial"]["tags"]
 
 
 SCORE = """

@@ -43,6 +43,8 @@ PATIENCE = 5  # seconds to wait for a database that another process has locked
 FAILED = object()  # what `attempt` returns for an action that failed
 # Opens MLflow's pages on the runs of models, not on those of prompts.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+# MLflow's pages pick a colour by chance, and two of the four may get the same. Trials, of which there are many, keep theirs.
+COLOURS = {"ten": "#2b6cb0", "ten-bn": "#dd6b20", "four": "#38a169", "four-bn": "#805ad5"}
 # How MLflow's client behaves here unless the user says otherwise: quiet, and bounded where a server does not answer.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -415,6 +417,7 @@ def _tags(description: Mapping[str, Any]) -> dict[str, str]:
         "stage": os.environ.get("DVC_STAGE"),
         "dvc.exp.name": os.environ.get("DVC_EXP_NAME"),
         "dvc.exp.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
+        "mlflow.runColor": COLOURS.get(description["variant"]),
         "mlflow.source.git.commit": commit,
         "mlflow.source.name": "dvc.yaml",
         "mlflow.source.type": "PROJECT",
