@@ -24,7 +24,7 @@ def pair(tmp_path):
 def saved(workspace, tiny):
     data.save_split("train", tiny)
     path = data.split_path("train")
-    files.write_json(paths.MANIFEST, {"data": "sample", "splits": {"train": {"sha256": files.sha256(path)}}})
+    files.write_record(paths.MANIFEST, {"data": "sample", "splits": {"train": {"sha256": files.sha256(path)}}})
     return path
 
 
@@ -133,9 +133,9 @@ def test_a_missing_split_is_named(saved):
     [
         (None, r"manifest\.json: missing"),
         ("{", r"manifest\.json: not JSON"),
-        ("{}", r"manifest\.json: not what preprocess writes"),
-        ("[]", r"manifest\.json: not what preprocess writes"),
-        ('{"splits": {"test": {}}}', r"manifest\.json: not what preprocess writes"),
+        ("{}", r"manifest\.json: not the content .*single-item preprocess`"),
+        ("[]", r"manifest\.json: not the content .*single-item preprocess`"),
+        ('{"splits": {"test": {}}}', r"manifest\.json: not the content .*single-item preprocess`"),
     ],
 )
 def test_a_damaged_manifest_is_named(saved, manifest, problem):
@@ -149,6 +149,6 @@ def test_a_damaged_manifest_is_named(saved, manifest, problem):
 @pytest.mark.parametrize("content", ["no archive", "PK\x03\x04 torn"])
 def test_a_file_that_is_no_split_is_refused_though_its_digest_is_right(saved, content):
     saved.write_text(content, encoding="utf-8")
-    files.write_json(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(saved)}}})
+    files.write_record(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(saved)}}})
     with pytest.raises(InputError, match="not what preprocess writes: damaged"):
         data.load_split("train")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quartet import data, fetch, idx, paths, sample
+from quartet import data, fetch, files, idx, paths, sample
 
 pytest_plugins = ["misbehaving_server"]
 
@@ -53,7 +53,7 @@ def test_a_mirror_gives_the_four_files_and_the_record(fetching, capsys):
 def test_the_record_says_what_the_data_is_and_nothing_of_where_and_when(fetching):
     fetch.main()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in fetching.contents.items()}
-    assert json.loads(paths.SOURCE.read_text()) == {"data": "mnist", "sha256": digests}
+    assert files.read_record(paths.SOURCE, "fetch") == {"data": "mnist", "sha256": digests}
 
 
 def test_files_at_hand_need_no_network(fetching, monkeypatch):

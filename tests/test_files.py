@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -96,6 +97,48 @@ def test_what_is_no_json_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.json: not JSON"):
         files.read_json(path)
+
+
+def test_a_record_is_read_back(tmp_path):
+    content = {"b": [1, 1 / 3, None], "a": {"ü": "2·3"}}
+    files.write_record(tmp_path / "record", content)
+    assert files.read_record(tmp_path / "record", "fetch") == content
+
+
+def test_a_record_with_any_bit_flipped_is_refused_or_the_same(tmp_path):
+    path = tmp_path / "a.json"
+    content = {"digit": 7, "loss": 0.125, "names": ["0·6"]}
+    files.write_record(path, content)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with contextlib.suppress(InputError):  # what is read is the content: white space between values may be any
+                assert files.read_record(path, "fetch") == content
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3", "null", '{"a": 1}', '{"content_sha256": 3}'])
+def test_what_is_no_record_is_refused_with_the_stage_that_makes_it(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.json: not the content whose SHA-256 it names: .*--single-item evaluate`"):
+        files.read_record(path, "evaluate")
+
+
+def test_files_are_held_against_their_digests(tmp_path):
+    record, one, two = (tmp_path / name for name in ("record", "one", "two"))
+    one.write_bytes(b"1")
+    two.write_bytes(b"2")
+    files.write_digests(record, [one, two])
+    files.check_digests(record, "evaluate")
+    two.write_bytes(b"3")
+    with pytest.raises(InputError, match=r"two: its SHA-256 is not the one in .*record: damaged; .*--single-item evaluate`"):
+        files.check_digests(record, "evaluate")
+    two.unlink()
+    with pytest.raises(InputError, match=r"two: missing; `dvc repro` makes it"):
+        files.check_digests(record, "evaluate")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a,b\n" + b"1" * 200_000])

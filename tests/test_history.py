@@ -12,7 +12,7 @@ EPOCHS = [Epoch(1, 0.1 + 0.2, 1 / 3, 0.9), Epoch(2, 1e-17, 2.5, 1.0)]
 
 def write(name, epochs):
     history.write(name, epochs)
-    files.write_json(paths.summary(name), {"history_sha256": files.sha256(paths.history(name))})
+    files.write_record(paths.summary(name), {"history_sha256": files.sha256(paths.history(name))})
 
 
 def test_a_history_is_read_back_bit_for_bit(workspace):

@@ -44,14 +44,14 @@ def finished_on_mnist(monkeypatch):
     unfinished = not all(paths.summary(name).exists() for name in params.TRAININGS)
     if (
         not paths.SOURCE.exists()
-        or files.read_json(paths.SOURCE)["data"] != "mnist"
+        or files.read_record(paths.SOURCE, "fetch")["data"] != "mnist"
         or not paths.RESULTS.exists()
         or unfinished
     ):
         pytest.skip("needs a finished run on MNIST: QUARTET_MNIST=<directory of its files> make")
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml", "src"], check=False).returncode
     settings = params.load()
-    trained = {name: files.read_json(paths.summary(name))["hyperparameters"] for name in params.TRAININGS}
+    trained = {name: history.read_summary(name)["hyperparameters"] for name in params.TRAININGS}
     if changed or any(trained[name] != settings.hyperparameters(name).model_dump() for name in params.TRAININGS):
         pytest.skip("the parameters or the code are not the shipped ones")
 

@@ -127,7 +127,7 @@ def save_splits(root, splits):
         for name, split in splits.items():
             data.save_split(name, split)
         digests = {name: {"sha256": files.sha256(data.split_path(name))} for name in splits}
-        files.write_json(paths.MANIFEST, {"data": "sample", "splits": digests})
+        files.write_record(paths.MANIFEST, {"data": "sample", "splits": digests})
 
 
 @pytest.fixture(scope="module")

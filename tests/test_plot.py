@@ -24,8 +24,9 @@ def stages(workspace, tiny):
             [{"image": n, "digit": digit, "actual": a, "predicted": p} for n, (digit, a, p) in enumerate(rows)],
         )
         files.write_json(paths.metrics(name), {"loss": 0.1, "accuracy": 209 / 210, "macro_f1": 0.99})
+        files.write_digests(paths.digests(name), [paths.metrics(name), paths.EVALUATE / name / "predictions.csv"])
         history.write(name, [Epoch(1, 0.9, 0.8, 0.7), Epoch(2, 0.5, 0.6, 0.8)])
-        files.write_json(
+        files.write_record(
             paths.summary(name),
             {
                 "data": "sample",
@@ -70,8 +71,7 @@ def test_the_figures_and_the_page_are_the_same_bytes_twice(stages):
 
 def test_the_page_of_mnist_compares(stages):
     for name in params.TRAININGS:
-        summary = files.read_json(paths.summary(name))
-        files.write_json(paths.summary(name), {**summary, "data": "mnist"})
+        files.write_record(paths.summary(name), {**history.read_summary(name), "data": "mnist"})
     plot.main()
     page = paths.RESULTS.read_text(encoding="utf-8")
     assert page.startswith("# Results on MNIST\n")
@@ -82,6 +82,7 @@ def test_a_trial_of_four_classes_is_drawn_with_its_own(stages):
     for path in ("train/{}/summary.json", "evaluate/{}/predictions.csv"):
         source, target = (paths.TRAIN.parent / path.format(name) for name in ("four", "trial"))
         target.write_bytes(source.read_bytes())
+    files.write_digests(paths.digests("trial"), [paths.metrics("trial"), target])
     plot.main()
     assert plot.matrix(plot.read("trial")).shape == (4, 4)
 
@@ -98,10 +99,13 @@ def test_a_missing_file_is_named(stages):
     assert not paths.PLOT.exists()
 
 
-@pytest.mark.parametrize(
-    "content", ["", "image,digit\n", "image,digit,actual,predicted\n0,3,3,3\n", "actual,predicted\n" + "1,1\n" * 210]
-)
-def test_predictions_that_are_not_those_of_the_metrics_are_refused(stages, content):
-    (paths.EVALUATE / "four/predictions.csv").write_text(content)
-    with pytest.raises(InputError, match=r"four/predictions\.csv: .* and stages/evaluate/four\.json says 0\.99.*evaluate"):
-        plot.read("four")
+@pytest.mark.parametrize("file", ["evaluate/four/predictions.csv", "evaluate/four.json", "train/four/summary.json"])
+def test_what_is_damaged_is_refused(stages, file):
+    path = paths.TRAIN.parent / file
+    content = path.read_text(encoding="utf-8")
+    place = content.index("0")
+    path.write_text(f"{content[:place]}1{content[place + 1 :]}", encoding="utf-8")
+    stage = "train@four" if "summary" in file else "evaluate"
+    with pytest.raises(InputError, match=rf"stages/{file}: .*SHA-256.*: damaged; .*--single-item {stage}`"):
+        plot.main()
+    assert not paths.PLOT.exists()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from quartet import publish
+from quartet import files, paths, publish
 from quartet.errors import InputError
 
 PAGE = "a\n<!-- one:begin -->\nold\n<!-- one:end -->\nb\n<!-- two:begin -->\nkept\n<!-- two:end -->\n"
@@ -26,8 +26,7 @@ def test_a_page_without_the_markers_is_named_and_left_as_it_is(tmp_path, lost):
 
 def test_figures_of_the_sample_are_not_published(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data" / "raw").mkdir(parents=True)
-    (tmp_path / "data" / "raw" / "source.json").write_text('{"data": "sample"}', encoding="utf-8")
+    files.write_record(paths.SOURCE, {"data": "sample"})
     with pytest.raises(InputError, match="expected mnist, found sample"):
         publish.main()
     assert not (tmp_path / "docs").exists()

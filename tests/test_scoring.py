@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +59,7 @@ def trained(workspace):
         paths.model("four-bn"), network, {"variant": "four-bn", "groups": groups, "hyperparameters": {"bn": True}}
     )
     history.write("four-bn", [Epoch(1, 1.5, 1.4, 0.3)])
-    files.write_json(paths.summary("four-bn"), {"history_sha256": files.sha256(paths.history("four-bn"))})
+    files.write_record(paths.summary("four-bn"), {"history_sha256": files.sha256(paths.history("four-bn"))})
     return network
 
 
@@ -91,7 +93,11 @@ def test_the_same_model_leaves_the_same_bytes(trained, tiny):
         return {path.name: path.read_bytes() for path in paths.EVALUATE.rglob("*") if path.is_file()}
 
     first = content()
-    assert set(first) == {"four-bn.json", "per_class.csv", "predictions.csv", "loss.png", "confusion.png"}
+    assert set(first) == {"four-bn.json", "per_class.csv", "predictions.csv", "loss.png", "confusion.png", "sha256.json"}
+    described = files.read_record(paths.digests("four-bn"), "evaluate")
+    assert {Path(name).name: digest for name, digest in described.items()} == {
+        name: hashlib.sha256(whole).hexdigest() for name, whole in first.items() if name != "sha256.json"
+    }
     assert content() == first
 
 

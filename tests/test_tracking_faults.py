@@ -670,7 +670,7 @@ def undisturbed(tmp_path_factory, template):
             images = random.integers(0, 256, (60, 28, 28), dtype=np.uint8)
             data.save_split(name, data.Split(images, np.arange(60, dtype=np.uint8) % 10))
             digests[name] = {"sha256": files.sha256(data.split_path(name))}
-        files.write_json(paths.MANIFEST, {"data": "sample", "splits": digests})
+        files.write_record(paths.MANIFEST, {"data": "sample", "splits": digests})
         furnish(root, template, patch)
     forget()
     stage = Stage(root, home)

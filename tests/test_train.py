@@ -83,7 +83,7 @@ def test_a_fingerprint_changes_with_the_training_images_alone(workspace):
 
 def test_examples_are_a_splits_images_and_classes(workspace, tiny):
     data.save_split("train", tiny)
-    files.write_json(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(data.split_path("train"))}}})
+    files.write_record(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(data.split_path("train"))}}})
     images, labels = train.load_examples("train", [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]])
     np.testing.assert_array_equal(images.numpy(), tiny.images)
     classes = np.array([0, 1, 2, 2, 3, 2, 0, 1, 2, 3])
@@ -105,7 +105,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(edit, tiny, monkeypatch
     for split in ("train", "validation"):
         data.save_split(split, tiny)
         digests[split] = {"sha256": files.sha256(data.split_path(split))}
-    files.write_json(paths.MANIFEST, {"data": "sample", "splits": digests})
+    files.write_record(paths.MANIFEST, {"data": "sample", "splits": digests})
     edit(f"batch_size: {old}", "batch_size: 211")
     monkeypatch.setattr(sys, "argv", ["train", name])
     with pytest.raises(InputError, match=rf"params\.yaml: {key}: expected at most the 210 training images, found 211"):

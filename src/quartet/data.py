@@ -83,9 +83,11 @@ def save_split(name: str, split: Split) -> None:
 
 
 def load_manifest() -> dict[str, Any]:
-    """What preprocess recorded: the data's name and title, and of each split its digit counts and its SHA-256."""
-    manifest: dict[str, Any] = files.read_json(paths.MANIFEST)
-    return manifest
+    """What preprocess recorded: which data it is, and of each split its images, digit counts and SHA-256.
+
+    InputError where it is missing or damaged.
+    """
+    return files.read_record(paths.MANIFEST, "preprocess")
 
 
 def load_split(name: str) -> Split:
@@ -101,4 +103,4 @@ def load_split(name: str) -> Split:
     except FileNotFoundError:
         raise InputError(f"{path}: missing; `dvc repro` makes it") from None
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile):
-        raise InputError(f"{path}, {paths.MANIFEST}: not what preprocess writes: damaged; {advice}") from None
+        raise InputError(f"{path}: not what preprocess writes: damaged; {advice}") from None

@@ -219,7 +219,7 @@ def record(source: str) -> None:
         if path.name not in MNIST:
             path.unlink()  # what a killed fetch left half-written
     digests = {name: files.sha256(paths.RAW / name) for name in MNIST}
-    files.write_json(paths.SOURCE, {"data": source, "sha256": digests})
+    files.write_record(paths.SOURCE, {"data": source, "sha256": digests})
     print(f"fetch: {data.TITLES[source]} in {paths.RAW}/, verified" if source == "mnist" else SAMPLE_NOTICE, flush=True)
 
 

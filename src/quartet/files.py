@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 from quartet.errors import InputError
 
+SEAL = "content_sha256"  # the key of a record's own SHA-256
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -58,6 +60,39 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: missing; `dvc repro` makes it") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); delete it and run `dvc repro`") from None
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON with the SHA-256 of its content, by which `read_record` knows it again."""
+    write_json(path, {**content, SEAL: _digest(content)})
+
+
+def read_record(path: Path, stage: str) -> dict[str, Any]:
+    """Read a file of `write_record`; InputError where it is missing or damaged names the stage that makes it anew."""
+    record = read_json(path)
+    if not isinstance(record, dict) or record.pop(SEAL, None) != _digest(record):
+        raise InputError(f"{path}: not the content whose SHA-256 it names: damaged; {remake(stage)}")
+    return record
+
+
+def write_digests(path: Path, described: Iterable[Path]) -> None:
+    """Write a record of the SHA-256 of each of the files."""
+    write_record(path, {file.as_posix(): sha256(file) for file in described})
+
+
+def check_digests(path: Path, stage: str) -> None:
+    """Hold files against the record that `write_digests` made of them; InputError for one that is missing or damaged."""
+    for name, digest in read_record(path, stage).items():
+        try:
+            found = sha256(Path(name))
+        except FileNotFoundError:
+            raise InputError(f"{name}: missing; `dvc repro` makes it") from None
+        if found != digest:
+            raise InputError(f"{name}: its SHA-256 is not the one in {path}: damaged; {remake(stage)}")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from quartet import files, paths
 from quartet.errors import InputError
@@ -23,11 +23,16 @@ def write(name: str, epochs: Sequence[Epoch]) -> None:
     files.write_csv(paths.history(name), [epoch._asdict() for epoch in epochs])
 
 
+def read_summary(name: str) -> dict[str, Any]:
+    """Read what a training was: its hyperparameters, data and layers; InputError where it is missing or damaged."""
+    return files.read_record(paths.summary(name), paths.stage(name))
+
+
 def read(name: str) -> list[Epoch]:
     """Read the history of a training; InputError where the file is missing, or not the one that summary.json names."""
     path = paths.history(name)
     rows = files.read_csv(path)
-    if files.sha256(path) != files.read_json(paths.summary(name)).get("history_sha256"):
+    if files.sha256(path) != read_summary(name)["history_sha256"]:
         raise InputError(
             f"{path}: its SHA-256 is not the one in {paths.summary(name)}: damaged; {files.remake(paths.stage(name))}"
         )

@@ -36,6 +36,11 @@ def metrics(name: str) -> Path:
     return EVALUATE / f"{name}.json"
 
 
+def digests(name: str) -> Path:
+    """The SHA-256 of what evaluate left of a trained model, its metrics included, as JSON."""
+    return EVALUATE / name / "sha256.json"
+
+
 def stage(training: str) -> str:
     """What DVC calls the stage of a training."""
     return training if training == "trial" else f"train@{training}"

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from scipy.stats.contingency import crosstab
 
 from quartet import data, errors, figures, files, history, params, paths, results
-from quartet.errors import InputError
 
 PAIRS = {
     "ten": ("Ten classes", {"without batch norm": "ten", "with batch norm": "ten-bn"}),
@@ -17,20 +16,13 @@ PAIRS = {
 
 
 def read(name: str) -> results.Result:
-    """What the stages before left of one training; InputError where the predictions are not those of the metrics."""
-    path = paths.EVALUATE / name / "predictions.csv"
-    rows = files.read_csv(path)
-    metrics = files.read_json(paths.metrics(name))
-    right = np.mean([row.get("actual") == row.get("predicted") for row in rows]) if rows else 0
-    if right != metrics.get("accuracy") or not rows[0].keys() >= {"digit", "actual", "predicted"}:
-        raise InputError(
-            f"{path}: {right:.4%} of its predictions are right, and {paths.metrics(name)} says {metrics.get('accuracy')}:"
-            f" damaged; {files.remake('evaluate')}"
-        )
+    """What the stages before left of one training; InputError where any of it is missing or damaged."""
+    files.check_digests(paths.digests(name), "evaluate")
+    rows = files.read_csv(paths.EVALUATE / name / "predictions.csv")
     return results.Result(
-        summary=files.read_json(paths.summary(name)),
+        summary=history.read_summary(name),
         epochs=history.read(name),
-        metrics=metrics,
+        metrics=files.read_json(paths.metrics(name)),
         digits=np.array([int(row["digit"]) for row in rows]),
         actual=np.array([row["actual"] for row in rows]),
         predicted=np.array([row["predicted"] for row in rows]),

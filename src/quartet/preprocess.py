@@ -11,12 +11,8 @@ from quartet.errors import InputError
 def main() -> None:
     """Read data/raw/, write one file for each split and the manifest that describes them."""
     settings = params.load().data
-    source = files.read_json(paths.SOURCE)
-    try:
-        title, digests = data.TITLES[source["data"]], dict(source["sha256"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{paths.SOURCE}: not what fetch writes; run `dvc repro --force fetch`") from None
-    for name, expected in digests.items():
+    source = files.read_record(paths.SOURCE, "fetch")
+    for name, expected in source["sha256"].items():
         if files.sha256(paths.RAW / name) != expected:
             raise InputError(f"{paths.RAW / name}: not the file that fetch recorded: damaged; {files.remake('fetch')}")
     pool = data.read_pair(paths.RAW / "train-images-idx3-ubyte", paths.RAW / "train-labels-idx1-ubyte")
@@ -41,8 +37,9 @@ def main() -> None:
             "digit_counts": counts[name],
             "sha256": files.sha256(data.split_path(name)),
         }
-    files.write_json(paths.MANIFEST, manifest)
-    print(f"preprocess: {title}: " + ", ".join(f"{len(split.images):,} {name}" for name, split in splits.items()))
+    files.write_record(paths.MANIFEST, manifest)
+    counted = ", ".join(f"{len(split.images):,} {name}" for name, split in splits.items())
+    print(f"preprocess: {data.TITLES[source['data']]}: {counted}")
 
 
 if __name__ == "__main__":

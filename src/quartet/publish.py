@@ -42,7 +42,7 @@ def quote(name: str, content: str, page: Path = README) -> None:
 
 def main() -> None:
     """Publish stages/plot/."""
-    source = files.read_json(paths.SOURCE)["data"]
+    source = files.read_record(paths.SOURCE, "fetch")["data"]
     if source != "mnist":
         raise InputError(
             f"{paths.SOURCE}: expected mnist, found {source}: docs/ shows no other data; QUARTET_MNIST=… make docs"

@@ -15,7 +15,7 @@ from quartet.report import REPORT
 
 
 class Result(NamedTuple):
-    """A trained model's summary.json, history.csv and metrics.json, and per test image the true and predicted class."""
+    """A trained model's summary, history and test metrics, and of each test image its digit, true and predicted class."""
 
     summary: Mapping[str, Any]
     epochs: Sequence[Epoch]

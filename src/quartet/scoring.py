@@ -34,7 +34,7 @@ def per_class(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: li
 
 
 def evaluate_one(name: str, test: data.Split, data_title: str) -> None:
-    """Score one trained model and write stages/evaluate/<name>/."""
+    """Score one trained model; write stages/evaluate/<name>.json and stages/evaluate/<name>/."""
     network, description = model.load_weights(paths.model(name), name)
     names = data.class_names(description["groups"])
     labels = data.merge(test.labels, description["groups"])
@@ -57,6 +57,8 @@ def evaluate_one(name: str, test: data.Split, data_title: str) -> None:
         folder / "confusion.png",
         figures.confusions(f"Confusion on the test set: {name}", data_title, names, {"": matrix}),
     )
+    written = [folder / file for file in ("per_class.csv", "predictions.csv", "loss.png", "confusion.png")]
+    files.write_digests(paths.digests(name), [paths.metrics(name), *written])
     print(
         f"evaluate: {name:<8} test accuracy {metrics['accuracy']:.2%}  loss {metrics['loss']:.4f}  ({data_title})",
         flush=True,

@@ -30,6 +30,7 @@ def bring_up_to_date(names: Iterable[str] = params.TRAININGS) -> bool:
         folder = paths.EVALUATE / name
         evaluation = None
         if paths.metrics(name).exists():
+            files.check_digests(paths.digests(name), "evaluate")
             evaluation = tracking.Evaluation(
                 metrics={f"test_{key}": value for key, value in files.read_json(paths.metrics(name)).items()},
                 artifacts=[folder / artifact for artifact in ARTIFACTS] + [paths.summary(name)],

@@ -80,7 +80,7 @@ def main() -> None:
         totals = {key: sum(row[key] for row in layers) for key in ("trainable", "non_trainable")}
         history.write(name, epochs)
         digest = files.sha256(paths.history(name))
-        files.write_json(
+        files.write_record(
             paths.summary(name), {**description, "layers": layers, "parameters": totals, "history_sha256": digest}
         )
         model.save_weights(paths.model(name), network, description)
