@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+
+import mlflow
 import pytest
 
 from test_pipeline import TRAININGS, runs
@@ -66,6 +69,41 @@ def test_the_process_beside_an_evaluation_takes_what_it_names_and_ends_with_it(f
     assert done.returncode == status, done.stdout
     assert "Traceback" not in done.stdout
     assert sorted(run["name"] for run in runs(finished, uri=uri)) == named
+
+
+def test_where_the_process_beside_is_killed_the_evaluation_goes_on(finished, tmp_path):
+    kill = "import psutil, time; psutil.Process().children()[0].kill(); time.sleep(1); ready('ten'); print('evaluated')"
+    code = NAMED.format(last=kill)
+    done = finished.run("python", "-c", code, PYTHONPATH="src", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/other.db")
+    assert "MLflow's process ended with status -9" in done.stdout
+    assert done.stdout.count("quartet: warning:") == 1
+    assert "evaluated" in done.stdout
+
+
+KILLED = """
+import os, signal
+import mlflow.pytorch
+from quartet import sync
+mlflow.pytorch.save_model = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+sync.bring_up_to_date(["four"])
+"""
+
+
+def test_a_model_that_a_kill_left_half_logged_is_logged_whole_by_the_next_sync(finished, tmp_path):
+    uri = f"sqlite:///{tmp_path}/other.db"
+    done = finished.run("python", "-c", KILLED, check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == -signal.SIGKILL, done.stdout
+
+    def models() -> list[str]:
+        client = mlflow.MlflowClient(uri)
+        experiment = client.get_experiment_by_name("mnist-quartet")
+        return [str(model.status) for model in client.search_logged_models([experiment.experiment_id], "name = 'model'")]
+
+    assert models() == ["PENDING"]
+    code = "from quartet import sync; sync.bring_up_to_date(['four'])"
+    for _ in range(2):
+        finished.run("python", "-c", code, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+        assert models() == ["READY"]
 
 
 def test_where_mlflow_fails_the_evaluation_beside_it_goes_on(finished):

@@ -35,6 +35,8 @@ class CheckpointFile:
         except Timeout:
             errors.warn(f"{self.name}: another process trains it here (pgrep -f 'train {self.name}'); waiting for its end")
             self.lock.acquire()
+        for part in FOLDER.glob(f".{self.path.name}.*.part"):
+            part.unlink()  # what a training that was killed while it saved left half-written
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:

@@ -64,20 +64,11 @@ def held() -> Iterator[None]:
             signal.raise_signal(late)
 
 
-def _command_of_dvc() -> psutil.Process:
-    """The process that dvc started: this one, or the shell around it that did not replace itself with its only command."""
-    process = psutil.Process()
-    with suppress(psutil.AccessDenied):  # another user's process: not one that this dvc started
-        while (parent := process.parent()) and "DVC_STAGE" in parent.environ():
-            process = parent
-    return process
-
-
-def _stop_with_dvc() -> None:
+def _stop_with(pid: int) -> None:
+    """Wait for the end of that process, and stop this one as SIGTERM does."""
     with suppress(psutil.NoSuchProcess):
-        command = _command_of_dvc()
-        dvc = command.ppid()
-        while command.ppid() == dvc:
+        dvc = psutil.Process(pid)
+        while dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -92,8 +83,9 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _raise_terminated)
-    if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_stop_with_dvc, daemon=True).start()
+    dvc = os.environ.get("DVC_PID", "")  # set in dvc.yaml; a shell that has no $PPID leaves it empty
+    if dvc.isdigit():
+        threading.Thread(target=_stop_with, args=(int(dvc),), daemon=True).start()
     try:
         main()
     except WorkError as error:

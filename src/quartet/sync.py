@@ -45,15 +45,23 @@ def bring_up_to_date(names: Iterable[str] = params.TRAININGS) -> bool:
 def beside() -> Iterator[Callable[[str], None]]:
     """Bring MLflow up to date in a process of its own; the block gets a function that names a training ready for it.
 
-    Importing MLflow and logging a model take as long as evaluating one. Ends when that process has, and exits with its
-    status where it is not 0; the process ends when its parent does.
+    Importing MLflow and logging a model take as long as evaluating one. Ends when that process has, after a warning where
+    that failed; the process ends when its parent does.
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "quartet.sync", WHEN_NAMED]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, text=True, bufsize=1) as process:
-        yield lambda name: print(name, file=process.stdin)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, bufsize=0) as process:
+
+        def ready(name: str) -> None:
+            with suppress(BrokenPipeError):  # the warning below says it
+                process.stdin.write(f"{name}\n".encode())  # type: ignore[union-attr] # a pipe, as asked for
+
+        yield ready
     if process.returncode:
-        sys.exit(process.returncode)
+        errors.warn(
+            f"MLflow's process ended with status {process.returncode} -- the work goes on without it;"
+            " `make sync` brings it up to date"
+        )
 
 
 def main() -> None:

@@ -171,7 +171,7 @@ def complete(description: Mapping[str, Any], history: Sequence[Epoch], evaluatio
     A training that has no run gets one, tagged `restored`: DVC brought its files from the cache and nothing ran.
     """
     client = _client()
-    run, *doubles = _find(client, description["fingerprint"]) or [_create(client, description, restored=True)]
+    run, *doubles = _find(client, description["fingerprint"]) or [_create(client, description, restored="true")]
     for double in doubles:  # two trainings of the same at the same time
         client.delete_run(double.info.run_id)
     _describe(client, run, description)
@@ -279,9 +279,9 @@ def _find(client: MlflowClient, fingerprint: str) -> list[Run]:
     return list(client.search_runs([_experiment_id(client)], query, order_by=["attributes.start_time ASC"]))
 
 
-def _create(client: MlflowClient, description: Mapping[str, Any], restored: bool = False) -> Run:
-    tags = _tags(description) | ({"restored": "true"} if restored else {})
-    return client.create_run(_experiment_id(client), run_name=description["variant"], tags=tags)
+def _create(client: MlflowClient, description: Mapping[str, Any], **tags: str) -> Run:
+    whole = {**_tags(description), **tags}
+    return client.create_run(_experiment_id(client), run_name=description["variant"], tags=whole)
 
 
 def _describe(client: MlflowClient, run: Run, description: Mapping[str, Any]) -> None:
@@ -316,9 +316,10 @@ def _describe(client: MlflowClient, run: Run, description: Mapping[str, Any]) ->
 
 def _open(client: MlflowClient, description: Mapping[str, Any]) -> _Session:
     found = _find(client, description["fingerprint"])
-    run = found[0] if found else _create(client, description)
+    process = {PROCESS: f"{platform.node()} {_process()}"}
+    run = found[0] if found else _create(client, description, **process)
     session = _Session(client, run.info.run_id)
-    for key, value in {**_tags(description), PROCESS: f"{platform.node()} {_process()}"}.items():
+    for key, value in {**_tags(description), **process}.items():
         if run.data.tags.get(key) != value:
             client.set_tag(run.info.run_id, key, value)
     if found:
@@ -375,9 +376,20 @@ def _log_evaluation(session: _Session, evaluation: Evaluation) -> None:
             session.client.log_metric(session.run_id, key, value)
     for path in evaluation.artifacts:
         session.client.log_artifact(session.run_id, str(path))
-    if not (run.outputs and run.outputs.model_outputs):
+    if not _has_model(session.client, run):
         _log_model(run, evaluation.network)
     session.client.set_tag(session.run_id, "evaluation", digest.hexdigest())
+
+
+def _has_model(client: MlflowClient, run: Run) -> bool:
+    """Whether a whole model was logged to the run; deletes what a kill or a failure left of one."""
+    from mlflow.entities import LoggedModelStatus
+
+    logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    for model in logged:
+        if model.status != LoggedModelStatus.READY:
+            client.delete_logged_model(model.model_id)
+    return any(model.status == LoggedModelStatus.READY for model in logged)
 
 
 def _log_model(run: Run, network: nn.Sequential) -> None:
