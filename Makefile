@@ -5,6 +5,8 @@ PAGE := http://127.0.0.1:5000/\#/experiments/1/runs?workflowType=machine_learnin
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 # On two cores the two with batch norm, each longer by a third, follow each other on one, and the other three fill the other.
 TRAININGS := train@ten-bn train@ten train@four train@four-bn trial
+# Quietly, which keeps from saying what is wrong as well: then it is asked once more, and runs nothing.
+REPRO := sh -c 'dvc repro -q "$$@" || { status=$$?; dvc repro --dry "$$@" >/dev/null; exit $$status; }' repro
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := src
@@ -18,9 +20,10 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
 	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock # a dvc killed while writing it leaves it empty, and the next refuses it
 	@python -m quartet.tracking & \
-	  dvc repro -q --single-item $(if $(QUARTET_MNIST),--force) fetch && dvc repro -q preprocess; status=$$?; wait; exit $$status
-	@printf '%s\n' $(TRAININGS) | QUARTET_PROGRESS=lines xargs -P $(CORES) -I{} dvc repro -q --single-item {}
-	@dvc repro -q
+	  $(REPRO) --single-item $(if $(QUARTET_MNIST),--force) fetch && $(REPRO) preprocess; status=$$?; wait; exit $$status
+	@printf '%s\n' $(TRAININGS) | QUARTET_PROGRESS=lines xargs -P $(CORES) -I{} $(REPRO) --single-item {}
+	@$(REPRO) --single-item evaluate
+	@$(REPRO)
 	@echo; cat stages/plot/results.md
 	@echo 'Next: make ui               compare the runs in MLflow, at $(PAGE)'
 	@echo '      . .venv/bin/activate  then: dvc exp run -S bn=true; dvc exp show; dvc plots show'
@@ -50,7 +53,7 @@ test: setup ## Set up, then ruff, mypy and pytest
 torture: setup ## Kill the pipeline 50 times at random moments, on the sample, and check that nothing is lost (10 minutes)
 	@PYTHONPATH=src:tests python tests/torture.py
 
-bench: setup ## Measure speed and memory, write bench/results.md (5 minutes; other libraries: make bench-peers first)
+bench: setup ## Measure speed and memory, write bench/results.md (other libraries too: make bench-peers first)
 	@python bench/bench.py
 
 bench-peers: setup ## Make .venv-peers with the libraries that bench compares with

@@ -152,6 +152,19 @@ def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(proje
         assert "resumed after epoch" in output, stopped + output
 
 
+def test_a_training_whose_dvc_is_killed_before_it_begins_stops_too(project):
+    with started(project, *REPRO) as process:
+        read_until(process, "Running stage")
+        while not [child for child in psutil.Process(process.pid).children(recursive=True) if "-m" in child.cmdline()]:
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        output = process.stdout.read()  # complete when the training has ended
+    assert "quartet: stopped by SIGTERM" in output
+    assert f"epoch {EPOCHS}/" not in output
+    project.run(*REPRO)
+
+
 def test_the_lock_file_that_a_killed_dvc_left_empty_is_named_by_dvc_and_removed_by_make(project):
     rwlock = project.root / ".dvc/tmp/rwlock"
     rwlock.write_bytes(b"")
@@ -171,6 +184,7 @@ def test_a_dvc_lock_that_a_killed_dvc_left_cut_short_is_named_by_dvc_and_made_ag
     done = project.run(*REPRO, check=False)
     assert done.returncode != 0
     assert "dvc.lock' validation failed" in done.stdout
+    assert "dvc.lock' validation failed" in project.run("make", "-o", ".venv/ready", check=False).stdout
     (project.root / "dvc.lock").unlink()
     project.run("dvc", "repro", "train@ten")
 
@@ -180,13 +194,14 @@ def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
         read_until(first, "epoch  3/")
         training = training_of(first)
         training.suspend()
-        second = project.run(*REPRO, check=False)
+        others = [project.run(*command, check=False) for command in (REPRO, ("make", "-o", ".venv/ready"))]
         training.resume()
         output = first.communicate()[0]
-    assert second.returncode != 0
-    assert "busy" in second.stdout
-    assert str(first.pid) in second.stdout
-    assert "Traceback" not in second.stdout
+    for other in others:
+        assert other.returncode != 0
+        assert "busy" in other.stdout
+        assert str(first.pid) in other.stdout
+        assert "Traceback" not in other.stdout
     assert first.returncode == 0, output
 
 
