@@ -16,7 +16,7 @@ from quartet.params import Hyperparameters
 SOURCE = ROOT / "src" / "quartet"
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-SCRIPTS = {name: stage.get("do", stage)["cmd"].split()[3].removeprefix("quartet.") for name, stage in STAGES.items()}
+SCRIPTS = {name: re.search(r"-m quartet\.(\w+)", stage.get("do", stage)["cmd"])[1] for name, stage in STAGES.items()}
 
 
 # What no single module answers for.

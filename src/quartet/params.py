@@ -32,8 +32,6 @@ class _Strict(BaseModel):
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
-        populate_by_name=False,
-        use_attribute_docstrings=True,
     )
 
 

@@ -32,9 +32,11 @@ class DivergedError(WorkError):
 class Checkpoint(Protocol):
     """Where a training's state is kept between epochs."""
 
-    def load(self) -> dict[str, Any] | None: ...
+    def load(self) -> dict[str, Any] | None:
+        """The state that was saved last, or None where there is none of this training."""
 
-    def save(self, state: dict[str, Any]) -> None: ...
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep this state in place of the one before."""
 
 
 class Adam:
