@@ -13,7 +13,7 @@ from quartet import data, fetch, files, idx, paths, sample
 pytest_plugins = ["misbehaving_server"]
 
 ROOT = Path(__file__).resolve().parents[1]
-REAL = ROOT / os.environ.get("QUARTET_MNIST", "../shared/mnist")
+REAL = ROOT / (os.environ.get("QUARTET_MNIST") or "../shared/mnist")
 
 # The published shapes: http://yann.lecun.com/exdb/mnist/
 SHAPES = {

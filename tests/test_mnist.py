@@ -59,6 +59,8 @@ def finished_on_mnist(monkeypatch):
 @pytest.mark.parametrize("name", params.VARIANTS)
 def test_a_variant_meets_the_report(finished_on_mnist, name) -> None:
     reported = REPORT[name]
+    trainable, buffers = {"ten": (4_470, 0), "ten-bn": (4_526, 56), "four": (4_368, 0), "four-bn": (4_424, 56)}[name]
+    assert history.read_summary(name)["parameters"] == {"trainable": trainable, "non_trainable": buffers}
     assert history.read(name)[-1].train_loss == pytest.approx(reported.train_loss, rel=0.15)
     assert 100 * files.read_json(paths.metrics(name))["accuracy"] >= reported.test_accuracy - 0.2
 

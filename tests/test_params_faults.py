@@ -6,6 +6,7 @@ import contextlib
 import csv
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -176,7 +177,7 @@ def make(project, put):
     with bad(project, put):
         done = project.run("make", "-o", ".venv/ready", check=False, MAKEFLAGS="", MAKELEVEL="")
     line, last = done.stdout.splitlines()
-    assert last.startswith("make: *** [")
+    assert re.fullmatch(r"make: \*\*\* \[.+\] Error 2", last)
     assert done.returncode == 2
     return line
 

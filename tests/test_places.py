@@ -22,7 +22,7 @@ import pytest
 
 from project import Project
 from quartet import files
-from test_pipeline import SCORE, lock, runs
+from test_pipeline import SCORE, TRAININGS, lock, runs
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
@@ -152,9 +152,9 @@ def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
     target = tmp_path / "executed"
     np.savez(copy / "data/split/train.npz", images=np.array([Bomb(target)], dtype=object), labels=np.zeros(1, np.uint8))
     manifest = copy / "data/split/manifest.json"
-    record = json.loads(manifest.read_bytes())
+    record = files.read_record(manifest, "preprocess")
     record["splits"]["train"]["sha256"] = files.sha256(copy / "data/split/train.npz")
-    manifest.write_text(json.dumps(record), encoding="utf-8")
+    files.write_record(manifest, record)
     before = contents(copy / "stages")
     done = Project(copy, tmp_path).run(
         "python", "-m", "quartet.train", "ten", check=False, PYTHONPATH=str(moved.root / "src")
@@ -255,6 +255,11 @@ def test_mlflows_pages_are_for_this_machine_alone(finished):
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.5)
+        asked = json.dumps({"experiment_ids": ["1"]}).encode()
+        search = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search", asked)
+        search.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(search, timeout=30) as answer:
+            assert {run["info"]["run_name"] for run in json.load(answer)["runs"]} == set(TRAININGS)
         foreign = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": "example.org"})
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(foreign, timeout=10)

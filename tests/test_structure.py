@@ -30,7 +30,8 @@ SYSTEM_TESTS = {
     "places",
     "reliability",
     "structure",
-} | {"tracking_faults"}
+    "tracking_faults",
+}
 
 
 def tree(module):
