@@ -292,13 +292,16 @@ def four_usual(folder: Path, threads: int, count: int) -> float:
 def four_trainings(folder: Path) -> list[Row]:
     ours, bare, one, two = [], [], [], []
     others: dict[str, list[float]] = {}
+    spent = 0.0
     for _ in range(4):
         one.append(apart(four_usual, folder, 1, 2_500))
         ours.append(four_ours(folder, 10_000))
         bare.append(operation_rate())
         two.append(apart(four_usual, folder, 2, 3_000))
+        start = time.perf_counter()
         for name, speed in peers(folder).items():
             others.setdefault(name, []).append(speed)
+        spent += time.perf_counter() - start
     others = {name: speeds for name, speeds in others.items() if len(speeds) == len(ours)}  # peers() said why
     usually = max(one, two, key=statistics.median)
     measured = (
@@ -313,7 +316,7 @@ def four_trainings(folder: Path) -> list[Row]:
         best = max(others.values(), key=statistics.median)
         measured = (
             f"{median_ratio(ours, best):.2f} x the best: {spread(ours)} images/s against {figures};"
-            f" {median_ratio(bare, best):.2f} x for the operations of ours alone"
+            f" {median_ratio(bare, best):.2f} x for the operations of ours alone; {spent:.0f} s of the benchmark's time"
         )
         rows.append(Row("3. The same against other libraries, both cores", measured, median_ratio(ours, best), 3.5, True))
     else:
@@ -419,20 +422,26 @@ def cost(folder: Path, count: int, epochs: int) -> tuple[float, float]:
 def memory(folder: Path) -> tuple[list[Row], float]:
     """The rows, and the seconds of an epoch of 54,000 images."""
     counts = (10_000, 20_000, 40_000, 60_000)
-    costs = {count: apart(cost, folder, count, 1) for count in counts}
+    rounds = [{count: apart(cost, folder, count, 1) for count in counts} for _ in range(2)]
     longer, _ = apart(cost, folder, 10_000, 3)
-    peak = max(megabytes for megabytes, _ in costs.values())
-    sizes = ", ".join(f"{count // 1000}k {megabytes:.0f}" for count, (megabytes, _) in costs.items())
-    rates = {count: count / seconds for count, (_, seconds) in costs.items()}
-    times = ", ".join(f"{count // 1000}k {seconds:.1f} s" for count, (_, seconds) in costs.items())
-    uneven = max(rates.values()) / min(rates.values())
-    grown = longer / costs[10_000][0]
+    megabytes = {count: max(costs[count][0] for costs in rounds) for count in counts}
+    seconds = {count: min(costs[count][1] for costs in rounds) for count in counts}
+    peak, grown = max(megabytes.values()), longer / megabytes[10_000]
+    sizes = ", ".join(f"{count // 1000}k {size:.0f}" for count, size in megabytes.items())
+    times = ", ".join(f"{count // 1000}k {took:.1f} s" for count, took in seconds.items())
+    rates = [count / took for count, took in seconds.items()]
+    uneven = max(rates) / min(rates)
     rows = [
         Row("7. Peak memory of a training", f"{peak:.0f} MB (images: {sizes})", peak, 700),
         Row("7. Peak memory of 3 epochs against 1", f"{grown:.2f} x: {longer:.0f} MB", grown, 1.05),
-        Row("7. Time linear in images: fastest against slowest rate", f"{uneven:.2f} x ({times})", uneven, 1.25),
+        Row(
+            "7. Time linear in images: fastest against slowest rate",
+            f"{uneven:.2f} x ({times}; the better of two)",
+            uneven,
+            1.25,
+        ),
     ]
-    return rows, 54_000 / statistics.median(rates.values())
+    return rows, 54_000 / statistics.median(rates)
 
 
 # A good model fast
@@ -524,10 +533,17 @@ def pipeline() -> list[Row]:
             f"{ratio:.2f} x: {spread(ours[1:], ' s')} of {spread(bare[1:], ' s')};"
             f" {least:.2f} x for the same stages that do nothing and depend on no code"
         )
-        experiment = timed(["dvc", "exp", "run", "-S", "bn=true"], project, variables)
+        experiments = [
+            timed(["dvc", "exp", "run", "-S", "bn=true", "-S", f"seed={seed}"], project, variables) for seed in range(2)
+        ]
     return [
         Row("5. `dvc repro` with nothing to do, against that of one stage `true`", measured, ratio, 1.3),
-        Row("5. `dvc exp run -S bn=true` on the sample", f"{experiment:.1f} s", experiment, 25),
+        Row(
+            "5. `dvc exp run -S bn=true` on the sample",
+            f"{experiments[0]:.1f} s; with another seed {experiments[1]:.1f} s",
+            statistics.median(experiments),
+            25,
+        ),
     ]
 
 

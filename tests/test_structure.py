@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import yaml
 
 from conftest import ROOT
-from quartet import params
+from quartet import data, files, idx, params, paths, tracking, train, training
 from quartet.params import Hyperparameters
 
 SOURCE = ROOT / "src" / "quartet"
@@ -155,6 +156,67 @@ def test_every_parameter_is_tracked_by_some_stage():
 
 def test_the_trial_tracks_its_hyperparameters_and_the_groups():
     assert parameters(STAGES["trial"]) == {*Hyperparameters.model_fields, "groups"}
+
+
+class Enough(Exception):  # noqa: N818 -- it is none
+    """Raised where a stage has read its parameters and begins to work."""
+
+
+@pytest.fixture
+def reads(workspace, monkeypatch):
+    """What the stages read of params.yaml from now on, as dvc.yaml names it; the values themselves, not what holds them."""
+    found: set[str] = set()
+    sections = {"_Data": "data.", "_Variants": "variants."}
+
+    def recorded(model, key):
+        name = type(model).__name__
+        if key in type(model).model_fields and name in ("Params", *sections) and key not in ("data", "variants"):
+            found.add(sections.get(name, "") + (type(model).model_fields[key].alias or key))
+        return object.__getattribute__(model, key)
+
+    monkeypatch.setattr(params._Strict, "__getattribute__", recorded, raising=False)
+    return found
+
+
+def enough(*_args, **_settings):
+    raise Enough
+
+
+@pytest.mark.parametrize(
+    ("stage", "begins"),
+    [("fetch", "quartet.fetch.take_mnist"), ("preprocess", "quartet.data.save_split"), ("plot", "quartet.plot.read")],
+)
+def test_a_stage_tracks_exactly_the_parameters_that_it_reads(reads, tiny, monkeypatch, stage, begins):
+    for part in ("train", "t10k"):
+        files.write_bytes(paths.RAW / f"{part}-images-idx3-ubyte", idx.encode(tiny.images))
+        files.write_bytes(paths.RAW / f"{part}-labels-idx1-ubyte", idx.encode(tiny.labels))
+    files.write_record(paths.SOURCE, {"data": "sample", "sha256": {}})
+    monkeypatch.setattr(begins, enough)
+    with pytest.raises(Enough):
+        import_module(f"quartet.{stage}").main()
+    assert reads == parameters(STAGES[stage])
+
+
+@pytest.mark.parametrize("name", params.TRAININGS)
+def test_a_training_tracks_exactly_the_parameters_that_it_reads(reads, tiny, monkeypatch, name):
+    # A trial of ten classes reads no groups, and one of four does.
+    paths.PARAMS.write_text(paths.PARAMS.read_text(encoding="utf-8").replace("classes: 10 #", "classes: 4 #", 1))
+    digests = {}
+    for split in data.SPLITS:
+        data.save_split(split, tiny)
+        digests[split] = {"sha256": files.sha256(data.split_path(split))}
+    files.write_record(paths.MANIFEST, {"data": "sample", "splits": digests})
+    monkeypatch.setattr(training, "fit", enough)
+    monkeypatch.setattr(tracking, "live", enough)
+    monkeypatch.setattr(sys, "argv", ["train", name])
+    with pytest.raises(Enough):
+        train.main()
+    stage = "trial" if name == params.TRIAL else "train"
+    body = STAGES[stage].get("do", STAGES[stage])
+    tracked = {key.replace("${key}", name) for key in body["params"]}
+    if stage == "train" and not name.startswith("four"):
+        tracked -= {"groups"}  # one list for the four of foreach
+    assert reads == tracked
 
 
 def test_importing_a_module_alone_works_and_does_nothing(tmp_path):
