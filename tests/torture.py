@@ -63,12 +63,13 @@ def attempt(project: Project, chance: random.Random, longest: float) -> tuple[bo
     kind, killed = chance.choice(["stage", "dvc", "both"]), False
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=0.2 + chance.uniform(0, longest) * chance.random())  # rather soon, for the short stages
-    if process.poll() is None:
+    while process.poll() is None and not killed:  # between two stages there is none to kill
         with contextlib.suppress(psutil.NoSuchProcess):
             found = victims(process.pid, kind)
             for victim in found:
                 victim.kill()
             killed = bool(found)
+        time.sleep(0.05)
     process.wait()
     reader.join(None if kind != "dvc" else 0.3)  # an orphan holds the pipe until it stops
     output = "".join(lines)
@@ -117,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = clone(Path(folder))
         project.run("dvc", "repro")
-        longest = (time.monotonic() - started) / 5  # enough for dvc's start and one or two of nine stages
+        longest = (time.monotonic() - started) / 3  # enough for dvc's start and two or three of nine stages
         expected = (project.root / "dvc.lock").read_text(encoding="utf-8")
         while kinds.total() < options.kills:
             reset(project.root)
