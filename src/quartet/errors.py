@@ -82,11 +82,11 @@ def run(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is no reason to fail
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _raise_terminated)
-    dvc = os.environ.get("DVC_PID", "")  # set in dvc.yaml; a shell that has no $PPID leaves it empty
-    if dvc.isdigit():
-        threading.Thread(target=_stop_with, args=(int(dvc),), daemon=True).start()
     try:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+        dvc = os.environ.get("DVC_PID", "")  # set in dvc.yaml; a shell that has no $PPID leaves it empty
+        if dvc.isdigit():
+            threading.Thread(target=_stop_with, args=(int(dvc),), daemon=True).start()
         main()
     except WorkError as error:
         _say(f"error: {error}")
