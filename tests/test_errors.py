@@ -32,8 +32,8 @@ errors.run(main)
 """
 
 
-def start(code):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+def start(code, **variables):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables}
     pipe = subprocess.PIPE
     return subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + code], env=environment, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
@@ -83,6 +83,21 @@ def test_a_stopped_command_first_does_what_it_must(code, said, number, status, l
     process.send_signal(number)
     assert process.communicate(timeout=60) == (said, f"quartet: {line}\n")
     assert process.returncode == status
+
+
+def test_a_command_whose_dvc_is_gone_already_stops_in_one_line():
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for _ in range(10):  # whichever comes first, the signal or the work
+        process = start("errors.run(lambda: time.sleep(60))", DVC_PID=str(gone.pid))
+        assert process.communicate(timeout=60) == ("", "quartet: stopped by SIGTERM\n")
+        assert process.returncode == 143
+
+
+def test_a_command_whose_dvc_is_there_or_unknown_goes_on():
+    for pid in (str(os.getpid()), ""):
+        process = start("errors.run(lambda: time.sleep(0.5)); print('after')", DVC_PID=pid)
+        assert process.communicate(timeout=60) == ("after\n", "")
 
 
 def test_being_terminated_is_no_exception_that_a_broad_clause_catches():
