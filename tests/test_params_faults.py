@@ -64,7 +64,7 @@ VALUES = [
     ("fraction: 0.1", "fraction: 1", "data.validation_fraction: expected less than 1.0, found 1"),
     ("fraction: 0.1", "fraction: 10%", 'data.validation_fraction: expected a number, found "10%"'),
     ("  batch_size: 20", "  batch_size: -20", "report.batch_size: expected at least 1, found -20"),
-    ("ten: { classes: 10", "ten: { classes: 5", "variants.ten.classes: expected 10 or 4, found 5"),
+    ("ten: {classes: 10", "ten: {classes: 5", "variants.ten.classes: expected 10 or 4, found 5"),
     ("[1, 7]", "[1, 7, 0]", f"{GROUPS}[[0, 6], [1, 7, 0], [2, 3, 5, 8], [4, 9]]"),
     ("[1, 7]", "[1]", f"{GROUPS}[[0, 6], [1], [2, 3, 5, 8], [4, 9]]"),
     ("[0, 6]\n  - [1, 7]", "[0, 6, 1, 7]", f"{GROUPS}[[0, 6, 1, 7], [2, 3, 5, 8], [4, 9]]"),
