@@ -56,7 +56,7 @@ def test_the_record_says_what_the_data_is_and_nothing_of_where_and_when(fetching
     assert files.read_record(paths.SOURCE, "fetch") == {"data": "mnist", "sha256": digests}
 
 
-def test_files_at_hand_need_no_network(fetching, monkeypatch):
+def test_files_at_hand_need_no_network(fetching, monkeypatch, capsys):
     paths.RAW.mkdir(parents=True)
     for name, content in fetching.contents.items():
         (paths.RAW / name).write_bytes(content)
@@ -65,6 +65,7 @@ def test_files_at_hand_need_no_network(fetching, monkeypatch):
     # 192.0.2.0/24 is reserved for documentation: no route leads there, and trying would take CONNECT_SECONDS.
     monkeypatch.setattr(fetch, "MIRRORS", ("http://192.0.2.1/",))
     fetch.main()
+    assert "MNIST's files are in data/raw/ already: http://192.0.2.1/ not asked" in capsys.readouterr().out
     assert fetching.raw() == fetching.contents
 
 

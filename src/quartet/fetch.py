@@ -190,6 +190,8 @@ def take_mnist(locations: tuple[str, ...]) -> None:
     Raises WorkError, saying what went wrong where, if a file can be had from none.
     """
     missing = [name for name in MNIST if not _at_hand(name)]
+    if not missing:
+        print(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked", flush=True)
     problems = []
     for location in locations:
         try:
@@ -264,7 +266,9 @@ def _reason(error: Exception) -> str:
         cause: BaseException = error
         while cause.__context__:  # the first of the chain says it in the operating system's words
             cause = cause.__context__
-        return "no answer in time" if isinstance(cause, TimeoutError) else str(cause)
+        if isinstance(cause, TimeoutError):
+            return "no answer in time"
+        return (isinstance(cause, OSError) and cause.strerror) or str(cause)
     if "hash of downloaded file" in str(error):
         return "its SHA-256 is not that of MNIST's file"
     return str(error)
