@@ -83,12 +83,15 @@ def test_each_epoch_is_in_the_store_before_the_next_one(store):
 
 
 def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(store):
+    ends = []
     for _ in range(2):
         with tracking.live(describe("again")) as log:
             log_all(log)
-    (run,) = runs("again")
+        (run,) = runs("again")
+        ends.append(run.info.end_time)
     assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
     assert run.info.status == "FINISHED"
+    assert ends[0] == ends[1] is not None
 
 
 @pytest.mark.parametrize(

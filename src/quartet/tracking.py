@@ -58,6 +58,7 @@ SETTINGS = {
 class _Session(NamedTuple):
     client: MlflowClient
     run_id: str
+    ended: int | None = None  # when the run was finished before, in ms since 1970
 
 
 @dataclass(frozen=True)
@@ -318,7 +319,7 @@ def _open(client: MlflowClient, description: Mapping[str, Any]) -> _Session:
     found = _find(client, description["fingerprint"])
     process = {PROCESS: f"{platform.node()} {_process()}"}
     run = found[0] if found else _create(client, description, **process)
-    session = _Session(client, run.info.run_id)
+    session = _Session(client, run.info.run_id, run.info.end_time if run.info.status == "FINISHED" else None)
     for key, value in {**_tags(description), **process}.items():
         if run.data.tags.get(key) != value:
             client.set_tag(run.info.run_id, key, value)
@@ -344,7 +345,8 @@ def _alive(process: str) -> bool:
 def _close(session: _Session, missed: Sequence[Epoch], status: str) -> None:
     if missed:
         _log_epochs(session, missed)
-    session.client.set_terminated(session.run_id, status)
+    # Trained again, it is the run that it was, and took the time that it took.
+    session.client.set_terminated(session.run_id, status, session.ended if status == "FINISHED" else None)
 
 
 def _log_epochs(session: _Session, epochs: Sequence[Epoch]) -> None:
