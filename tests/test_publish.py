@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from quartet import files, paths, publish
@@ -30,3 +32,25 @@ def test_figures_of_the_sample_are_not_published(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="expected mnist, found sample"):
         publish.main()
     assert not (tmp_path / "docs").exists()
+
+
+def test_the_results_are_published_with_every_figure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    publish.DOCS.mkdir()
+    files.write_record(paths.SOURCE, {"data": "mnist"})
+    files.write_bytes(
+        paths.RESULTS, b"# Results on MNIST\n\nmeasured\n\n## What\n\npaired\n\n## Beside the report\n\nbeside\n"
+    )
+    for name in ("b.png", "a.png"):
+        files.write_bytes(paths.PLOT / name, name.encode())
+    publish.README.write_text("<!-- results:begin -->\n<!-- results:end -->\n", encoding="utf-8")
+    publish.main()
+    page = (publish.DOCS / "results.md").read_text(encoding="utf-8")
+    assert page.startswith(paths.RESULTS.read_text(encoding="utf-8"))
+    assert re.findall(r"!\[.*\]\((.*)\)", page) == ["a.png", "b.png"]
+    assert [(publish.DOCS / name).read_text(encoding="utf-8") for name in ("a.png", "b.png")] == ["a.png", "b.png"]
+    made_on = f"Made by `make docs` on {publish.machine()}."
+    assert page.endswith(f"{made_on}\n")
+    assert publish.README.read_text(encoding="utf-8") == (
+        f"<!-- results:begin -->\nmeasured\n\n### What\n\npaired\n\n{made_on}\n<!-- results:end -->\n"
+    )

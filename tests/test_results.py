@@ -87,17 +87,17 @@ def test_what_changes_is_counted_image_by_image(everything):
     # p, by hand: 3 to 1 is 2 · (1 + 4) / 2⁴; 1 to 1 is 1, capped; 2 to 0 is 2 / 2².
     assert found == [
         ("62.50", "87.50", "+25.00", "3 / 1", "0.62"),
-        ("87.50", "87.50", "+0.00", "1 / 1", "1"),
+        ("87.50", "87.50", "+0.00", "1 / 1", "1.0"),
         ("62.50", "87.50", "+25.00", "2 / 0", "–"),
-        ("87.50", "87.50", "+0.00", "1 / 1", "1"),
-        ("87.50", "87.50", "+0.00", "1 / 1", "1"),
+        ("87.50", "87.50", "+0.00", "1 / 1", "1.0"),
+        ("87.50", "87.50", "+0.00", "1 / 1", "1.0"),
     ]
 
 
 def test_models_that_agree_differ_by_nothing(everything):
     same = {**everything, "ten-bn": everything["ten"]}
     row = cells(results.paired(same, GROUPS))[0]
-    assert (row["points"], row["images gained / lost"], row["p"]) == ("+0.00", "0 / 0", "1")
+    assert (row["points"], row["images gained / lost"], row["p"]) == ("+0.00", "0 / 0", "1.0")
 
 
 def test_a_difference_is_ours_less_the_reports(everything):

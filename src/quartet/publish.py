@@ -8,6 +8,8 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+from torch.backends.cpu import get_cpu_capability
+
 from quartet import errors, files, paths
 from quartet.errors import InputError
 
@@ -16,13 +18,17 @@ README = Path("README.md")
 
 
 def machine() -> str:
-    """What figures were made on: the processor's name where the system tells it, its cores, and the versions."""
+    """What figures were made on: the processor's name where the system tells it, its cores, and the versions.
+
+    With the instructions that PyTorch uses of it, on which the rounding depends.
+    """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
+    system = f"{name} ({get_cpu_capability()}), {os.cpu_count()} cores, {platform.system()}"
     packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "dvc", "mlflow"))
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {packages}"
+    return f"{system}, Python {platform.python_version()}, {packages}"
 
 
 def replace_block(text: str, name: str, content: str) -> str:
@@ -49,9 +55,11 @@ def main() -> None:
         )
     results = paths.RESULTS.read_text(encoding="utf-8")
     made_on = f"Made by `make docs` on {machine()}."
-    files.write_bytes(DOCS / "results.md", f"{results}\n{made_on}\n".encode())
-    for figure in sorted(paths.PLOT.glob("*.png")):
-        shutil.copyfile(figure, DOCS / figure.name)
+    pictures = sorted(paths.PLOT.glob("*.png"))
+    for picture in pictures:
+        shutil.copyfile(picture, DOCS / picture.name)
+    shown = "\n\n".join(f"![{picture.stem}]({picture.name})" for picture in pictures)
+    files.write_bytes(DOCS / "results.md", f"{results}\n## Figures\n\n{shown}\n\n{made_on}\n".encode())
     measured = results.partition("\n\n")[2].partition("\n## Beside the report")[0].replace("\n## ", "\n### ")
     quote("results", f"{measured}\n{made_on}")
     print(f"docs: {DOCS}/results.md, its figures and {README}")

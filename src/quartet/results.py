@@ -126,7 +126,7 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
                 "after %": f"{100 * after.mean():.2f}",
                 "points": f"{100 * (after.mean() - before.mean()):+.2f}",
                 "images gained / lost": f"{gained} / {lost}",
-                "p": f"{p:.2g}" if question != regrouped else "–",
+                "p": f"{p:#.2g}" if question != regrouped else "–",
             }
         )
     return table(rows)
@@ -151,7 +151,8 @@ In brackets: batch norm's running means and variances, which are not trained. Th
 
 Images gained: right after and wrong before; lost: the other way round. p: exact McNemar test for these two trained models;
 none where the answers are the same and merging them can only gain.
-One seed each: another seed moves every row, so a p-value here is about these weights and not about the method.
+One seed each: another seed, or the rounding of another processor, moves every row, and some across any threshold of p. A
+p-value here is about these weights, not about the method.
 
 ## Beside the report
 
