@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from tabulate import tabulate
 
 from quartet.history import Epoch
-from quartet.report import REPORT
+from quartet.report import REPORT, SOURCE
 
 
 class Result(NamedTuple):
@@ -155,6 +155,8 @@ One seed each: another seed, or the rounding of another processor, moves every r
 p-value here is about these weights, not about the method.
 
 ## Beside the report
+
+The report: {SOURCE}.
 
 {beside_report(results, comparable)}
 {
