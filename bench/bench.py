@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
@@ -48,17 +48,23 @@ FAST = {"epochs": 1, "bn": True, "lr": 0.03}
 
 
 class Row(NamedTuple):
-    """A line of the table; `ratio` is held against `limit`, which it must not pass (or must reach, where `least`)."""
+    """A line of the table; `value` is held against `limit`, which it must not pass (or must reach, where `least`)."""
 
     what: str
-    measured: str
-    ratio: float
+    value: float
     limit: float
+    form: str
+    detail: str
     least: bool = False
 
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.limit if self.least else self.ratio <= self.limit
+    def cells(self) -> tuple[str, str, str, str, str]:
+        met = self.value >= self.limit if self.least else self.value <= self.limit
+        verdict = "–" if math.isnan(self.value) else "yes" if met else "**no**"
+        target = f"{'≥' if self.least else '≤'} {self.form.format(self.limit)}"
+        return self.what, self.form.format(self.value), target, verdict, self.detail
+
+
+RATIO, PERCENT = "{:.3g} ×", "{:.2g} %"
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
@@ -78,6 +84,12 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's value from a process of its own, whose threads and memory are nobody else's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def side_by_side(function: Callable[..., Any], arguments: Iterable[Sequence[Any]]) -> list[Any]:
+    """The function's value for each row of arguments, each in a process of its own, as many at once as there are cores."""
+    with ThreadPoolExecutor(CORES) as pool:
+        return list(pool.map(lambda row: apart(function, *row), arguments))
 
 
 # Data
@@ -210,11 +222,11 @@ def one_training(folder: Path) -> list[Row]:
         steps, floor, bare = apart(step_times, folder, variant)
         ratio, least = median_ratio(steps, floor), median_ratio(bare, floor)
         what = "convolutions' and batch norms'" if variant == "ten-bn" else "convolutions'"
-        measured = (
-            f"{ratio:.2f} x: {spread(steps, ' ms')} of {spread(floor, ' ms')}; {least:.2f} x for PyTorch's operations"
-            " alone, without autograd and Python's loop"
+        detail = (
+            f"{spread(steps, ' ms')} of {spread(floor, ' ms')}; {least:.2f} × for PyTorch's operations alone, without"
+            " autograd and Python's loop"
         )
-        rows.append(Row(f"1. A step of `{variant}`, one thread, against its {what} bare kernels", measured, ratio, 1.5))
+        rows.append(Row(f"A step of `{variant}`, one thread, against its {what} bare kernels", ratio, 1.5, RATIO, detail))
     return rows
 
 
@@ -308,23 +320,23 @@ def four_trainings(folder: Path) -> list[Row]:
         spent += time.perf_counter() - start
     others = {name: speeds for name, speeds in others.items() if len(speeds) == len(ours)}  # peers() said why
     usually = max(one, two, key=statistics.median)
-    measured = (
-        f"{median_ratio(ours, usually):.2f} x: {spread(ours)} images/s against {spread(one)} on one thread, {spread(two)} on"
-        f" two; {median_ratio(bare, usually):.2f} x for the operations of ours alone, as in 1"
+    detail = (
+        f"{spread(ours)} images/s against {spread(one)} on one thread, {spread(two)} on two;"
+        f" {median_ratio(bare, usually):.2f} × for the operations of ours alone"
     )
-    rows = [
-        Row("2. All four variants, two at a time, against the usual loop", measured, median_ratio(ours, usually), 3, True)
-    ]
+    what = "All four variants, two at a time, against the usual loop"
+    rows = [Row(what, median_ratio(ours, usually), 3, RATIO, detail, least=True)]
+    what = "The same against the best of other libraries, both cores"
     if others:
         figures = ", ".join(f"{name} {spread(speeds)}" for name, speeds in others.items())
         best = max(others.values(), key=statistics.median)
-        measured = (
-            f"{median_ratio(ours, best):.2f} x the best: {spread(ours)} images/s against {figures};"
-            f" {median_ratio(bare, best):.2f} x for the operations of ours alone; {spent:.0f} s of the benchmark's time"
+        detail = (
+            f"{spread(ours)} images/s against {figures}; {median_ratio(bare, best):.2f} × for the operations of ours alone;"
+            f" {spent:.0f} s of the benchmark's time"
         )
-        rows.append(Row("3. The same against other libraries, both cores", measured, median_ratio(ours, best), 3.5, True))
+        rows.append(Row(what, median_ratio(ours, best), 3.5, RATIO, detail, least=True))
     else:
-        rows.append(Row("3. The same against other libraries", "not there: `make bench-peers`", math.nan, 3.5, True))
+        rows.append(Row(what, math.nan, 3.5, RATIO, "not there: `make bench-peers`", least=True))
     return rows
 
 
@@ -359,17 +371,15 @@ def losses(folder: Path, variant: str) -> tuple[float, float, float, float]:
 def same_loss(folder: Path) -> list[Row]:
     """Rounding that tips one maximum of a pool changes all that follows: only the same kernels stay together for long."""
     rows, variants = [], ("ten", "ten-bn")
-    with ProcessPoolExecutor(len(variants), mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(partial(losses, folder), variants))
+    found = side_by_side(losses, [(folder, variant) for variant in variants])
     for variant, (ours, alike, plain, double) in zip(variants, found, strict=True):
         difference = abs(ours / alike - 1)
-        measured = (
-            f"{difference:.1e} with its images channels-last ({ours:.6f} and {alike:.6f}); {abs(ours / plain - 1):.1e} with"
-            f" NCHW, which is itself {abs(double / plain - 1):.1e} from its own float64"
+        detail = (
+            f"relative difference, the usual loop's images channels-last ({ours:.6f} and {alike:.6f});"
+            f" {abs(ours / plain - 1):.1e} with NCHW, which is itself {abs(double / plain - 1):.1e} from its own float64"
         )
-        rows.append(
-            Row(f"2. Mean loss of 500 steps of `{variant}`, ours against the usual loop's", measured, difference, 1e-6)
-        )
+        what = f"Mean loss of 500 steps of `{variant}`, ours against the usual loop's"
+        rows.append(Row(what, difference, 1e-6, "{:.0e}", detail))
     return rows
 
 
@@ -404,11 +414,11 @@ def mlflow_seconds() -> tuple[float, float]:
 
 
 def tracking_share(epoch_seconds: float) -> list[Row]:
-    first, again = zip(*(apart(mlflow_seconds) for _ in range(3)), strict=True)
+    first, again = zip(*side_by_side(mlflow_seconds, [()] * 4), strict=True)
     whole = 10 * epoch_seconds + statistics.median(first)
-    share = statistics.median(first) / whole
-    measured = f"{share:.1%}: {spread(first, ' s')} of {whole:.0f} s; {spread(again, ' s')} where it is imported already"
-    return [Row("6. MLflow's part of a training of `ten`", measured, share, 0.02)]
+    share = 100 * statistics.median(first) / whole
+    detail = f"{spread(first, ' s')} of {whole:.0f} s; {spread(again, ' s')} where it is imported already"
+    return [Row("MLflow's part of a training of `ten`", share, 2, PERCENT, detail)]
 
 
 # Memory and time of one training
@@ -425,20 +435,24 @@ def cost(folder: Path, count: int, epochs: int) -> tuple[float, float]:
 
 
 def memory(folder: Path) -> tuple[list[Row], float]:
-    """The rows, and the seconds of an epoch of 54,000 images."""
-    counts = (10_000, 20_000, 40_000, 60_000)
-    costs = {count: apart(cost, folder, count, 1) for count in counts}
-    longer, _ = apart(cost, folder, 10_000, 3)
-    megabytes, seconds = ({count: costs[count][place] for count in counts} for place in (0, 1))
-    peak, grown = max(megabytes.values()), longer / megabytes[10_000]
-    sizes = ", ".join(f"{count // 1000}k {size:.0f}" for count, size in megabytes.items())
-    times = ", ".join(f"{count // 1000}k {took:.1f} s" for count, took in seconds.items())
-    rates = [count / took for count, took in seconds.items()]
+    """The rows, and the seconds of an epoch of 54,000 images; as many trainings at once as there are cores."""
+    # In this order two cores end at the same time.
+    jobs = [(60_000, 1), (40_000, 1), (10_000, 3), (20_000, 1), (10_000, 1)]
+    rounds = [side_by_side(cost, [(folder, *job) for job in jobs]) for _ in range(3)]
+    megabytes = {job: max(found[place][0] for found in rounds) for place, job in enumerate(jobs)}
+    seconds = {job: [found[place][1] for found in rounds] for place, job in enumerate(jobs)}
+    longer = megabytes.pop((10_000, 3))
+    peak, grown = max(megabytes.values()), longer / megabytes[10_000, 1]
+    counts = sorted(megabytes)
+    sizes = ", ".join(f"{count // 1000}k {megabytes[count, epochs]:.0f}" for count, epochs in counts)
+    times = ", ".join(f"{count // 1000}k {spread(seconds[count, epochs], ' s')}" for count, epochs in counts)
+    rates = [count / statistics.median(seconds[count, epochs]) for count, epochs in counts]
     uneven = max(rates) / min(rates)
+    what = "Time linear in images: fastest against slowest rate"
     rows = [
-        Row("7. Peak memory of a training", f"{peak:.0f} MB (images: {sizes})", peak, 700),
-        Row("7. Peak memory of 3 epochs against 1", f"{grown:.2f} x: {longer:.0f} MB", grown, 1.05),
-        Row("7. Time linear in images: fastest against slowest rate", f"{uneven:.2f} x ({times})", uneven, 1.25),
+        Row("Peak memory of a training", peak, 700, "{:.0f} MB", f"images: {sizes}"),
+        Row("Peak memory of 3 epochs against 1", grown, 1.05, RATIO, f"{longer:.0f} MB"),
+        Row(what, uneven, 1.25, RATIO, f"images: {times}; {CORES} at once"),
     ]
     return rows, 54_000 / statistics.median(rates)
 
@@ -462,9 +476,9 @@ def fast_training(folder: Path) -> tuple[float, float, float]:
 def fast(folder: Path) -> list[Row]:
     seconds, validated, tested = apart(fast_training, folder)
     recipe = " ".join(f"-S {name}={json.dumps(value)}" for name, value in FAST.items())
-    measured = f"{seconds:.1f} s, validation {validated:.2%}, test {tested:.2%}"
-    what = f"8. Seconds of training to 97.93 % on the test set, one core: `dvc exp run {recipe}`"
-    return [Row(what, measured, seconds if tested >= 0.9793 else math.inf, 12)]
+    detail = f"`dvc exp run {recipe}`: validation {validated:.2%}, test {tested:.2%}"
+    what = "Training to the report's 97.93 % on the test set, one core"
+    return [Row(what, seconds if tested >= 0.9793 else math.inf, 12, "{:.3g} s", detail)]
 
 
 # DVC
@@ -528,14 +542,14 @@ def pipeline() -> list[Row]:
             for seconds, place in ((ours, project), (floor, codeless), (bare, plain)):
                 seconds.append(timed(["dvc", "repro"], place, variables))
         ratio, least = median_ratio(ours[1:], bare[1:]), median_ratio(floor[1:], bare[1:])
-        measured = (
-            f"{ratio:.2f} x: {spread(ours[1:], ' s')} of {spread(bare[1:], ' s')};"
-            f" {least:.2f} x for the same stages that do nothing and depend on no code"
+        detail = (
+            f"{spread(ours[1:], ' s')} of {spread(bare[1:], ' s')};"
+            f" {least:.2f} × for the same stages that do nothing and depend on no code"
         )
         experiment = timed(["dvc", "exp", "run", "-S", "bn=true"], project, variables)
     return [
-        Row("5. `dvc repro` with nothing to do, against that of one stage `true`", measured, ratio, 1.3),
-        Row("5. `dvc exp run -S bn=true` on the sample", f"{experiment:.1f} s", experiment, 25),
+        Row("`dvc repro` with nothing to do, against that of one stage `true`", ratio, 1.3, RATIO, detail),
+        Row("`dvc exp run -S bn=true` on the sample", experiment, 25, "{:.3g} s", "trial, evaluate and plot"),
     ]
 
 
@@ -543,18 +557,11 @@ def pipeline() -> list[Row]:
 
 
 def table(rows: Sequence[Row], title: str, seconds: float) -> str:
-    def target(row: Row) -> str:
-        limit = f"{row.limit:.0%}" if row.limit == 0.02 else f"{row.limit:.3g}"
-        return f"{'≥' if row.least else '≤'} {limit}"
-
-    def verdict(row: Row) -> str:
-        return "–" if math.isnan(row.ratio) else "yes" if row.met else "**no**"
-
-    body = [(row.what, row.measured, target(row), verdict(row)) for row in rows]
+    headers = ["what", "measured", "target", "met", "in detail"]
     return (
         f"`{' '.join(['python', 'bench/bench.py', *sys.argv[1:]])}` on {publish.machine()}; {title}; float32, batches of"
         f" {BATCH}; ours on one thread a training; load {os.getloadavg()[0]:.1f}; median (quartiles); {seconds:.0f} s.\n\n"
-        + tabulate(body, headers=["what", "measured", "target", "met"], tablefmt="github", disable_numparse=True)
+        + tabulate([row.cells() for row in rows], headers=headers, tablefmt="github", disable_numparse=True)
         + "\n"
     )
 
@@ -583,7 +590,7 @@ def main() -> None:
         ):
             for row in part():
                 rows.append(row)
-                print(f"bench: {row.what}: {row.measured}", flush=True)
+                print("bench: {}: {} ({}: {}); {}".format(*row.cells()), flush=True)
     text = table(rows, title, time.perf_counter() - started)
     RESULTS.write_text(text, encoding="utf-8")
     publish.quote("bench", text, ROOT / "README.md")

@@ -1,4 +1,4 @@
-"""The loop that PyTorch's tutorials teach, on the report's network: the yardstick of `make bench` and of its test.
+"""The loop that PyTorch's tutorials teach, on the report's network: the baseline of `make bench` and of its test.
 
 Dataset and DataLoader, NCHW, ReLU then pool, Adam with its defaults.
 """

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import yaml
@@ -29,11 +31,19 @@ def test_the_usual_loop_and_ours_have_the_same_loss(bn):
     assert epoch.train_loss == pytest.approx(theirs, rel=1e-6)
 
 
-def test_a_figure_is_held_against_its_target():
-    assert bench.Row("step", "", ratio=1.5, limit=1.5).met
-    assert not bench.Row("step", "", ratio=1.6, limit=1.5).met
-    assert bench.Row("rate", "", ratio=3.5, limit=3, least=True).met
-    assert not bench.Row("rate", "", ratio=2.5, limit=3, least=True).met
+@pytest.mark.parametrize(
+    ("value", "least", "target", "verdict"),
+    [
+        (1.5, False, "≤ 1.5 ×", "yes"),
+        (1.51, False, "≤ 1.5 ×", "**no**"),
+        (1.5, True, "≥ 1.5 ×", "yes"),
+        (1.49, True, "≥ 1.5 ×", "**no**"),
+        (math.nan, True, "≥ 1.5 ×", "–"),
+    ],
+)
+def test_a_figure_is_held_against_its_target(value, least, target, verdict):
+    row = bench.Row("step", value, 1.5, bench.RATIO, "why", least)
+    assert row.cells() == ("step", f"{value} ×", target, verdict, "why")
 
 
 @pytest.mark.parametrize("bn", [False, True])
