@@ -26,7 +26,7 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@$(REPRO)
 	@echo; cat stages/plot/results.md
 	@echo 'Next: make ui               compare the runs in MLflow, at $(PAGE)'
-	@echo '      . .venv/bin/activate  then: dvc exp run -S bn=true; dvc exp show; dvc plots show'
+	@echo '      . .venv/bin/activate  then: dvc exp run -S bn=true; dvc metrics show; dvc plots show'
 	@grep -q '"data": "mnist"' data/raw/source.json || \
 	  echo '      QUARTET_MNIST=<directory or URL of its four files> make: this was sample data, now MNIST'
 
