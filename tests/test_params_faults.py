@@ -85,7 +85,7 @@ VALUES = [
     ("bn: false", "bn: false\n<<: { lr: 1 }", f"<<: unknown key; {KNOWN}"),
     # YAML.
     ("bn: false", "bn: false\nbn: true", "line 6: not valid YAML: key 'bn' stands twice; mend that line"),
-    ("  epochs: 10", "  epochs: 10\n  epochs: 9", "line 28: not valid YAML: key 'epochs' stands twice; mend that line"),
+    ("  epochs: 10", "  epochs: 10\n  epochs: 9", "line 21: not valid YAML: key 'epochs' stands twice; mend that line"),
     ("bn: false", "<<<<<<< HEAD\nbn: false\n=======\nbn: true\n>>>>>>> other", "line 6: not valid YAML: "),
     ("  seed: 0", "\tseed: 0", "line 16: not valid YAML: found character '\\t' that cannot start any token"),
     ("bn: false", "bn: [false", "line 6: not valid YAML: "),
@@ -209,7 +209,7 @@ def test_make_stops_where_there_is_no_file_to_read(project, put, problem):
 
 
 def test_make_names_all_bad_values_in_the_one_line(project):
-    put = edited(project, "bn: false # batch normalisation after each convolution\nepochs: 10", "bn: 0\nepoch: 0")
+    put = edited(project, "bn: false  # batch normalisation after each convolution\nepochs: 10", "bn: 0\nepoch: 0")
     assert make(project, put) == (
         "quartet: error: params.yaml: bn: expected true or false, found 0; epochs: missing; add it;"
         " epoch: unknown key; did you mean 'epochs'?"

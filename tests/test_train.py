@@ -48,7 +48,7 @@ def test_a_fingerprint_is_the_trainings_own(workspace):
     ("name", "old", "new"),
     [
         ("ten", "  lr: 0.001", "  lr: 0.002"),
-        ("ten", "  seed: 0\n\n# The yard", "  seed: 1\n\n# The yard"),
+        ("ten", "  seed: 0\n\n# The base", "  seed: 1\n\n# The base"),
         ("four", "[0, 6]\n  - [1, 7]", "[0, 7]\n  - [1, 6]"),
         ("trial", "bn: false", "bn: true"),
         ("trial", "augment: false", "augment: true"),
