@@ -8,8 +8,6 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from torch.backends.cpu import get_cpu_capability
-
 from quartet import errors, files, paths
 from quartet.errors import InputError
 
@@ -22,6 +20,8 @@ def machine() -> str:
 
     With the instructions that PyTorch uses of it, on which the rounding depends.
     """
+    from torch.backends.cpu import get_cpu_capability  # at the top, its memory would count in what bench starts
+
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
