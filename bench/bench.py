@@ -330,7 +330,7 @@ def four_trainings(folder: Path) -> list[Row]:
     rows = [Row(what, median_ratio(ours, usually), 3, RATIO, detail, least=True)]
     what = "The same against the best of other libraries, both cores"
     if others:
-        figures = ", ".join(f"{name} {spread(speeds)}" for name, speeds in others.items())
+        figures = ", ".join(f"{name}: {spread(speeds)}" for name, speeds in others.items())
         best = max(others.values(), key=statistics.median)
         detail = (
             f"{spread(ours)} images/s against {figures}; {median_ratio(bare, best):.2f} × for the operations of ours alone;"
@@ -343,7 +343,7 @@ def four_trainings(folder: Path) -> list[Row]:
 
 
 def peers(folder: Path) -> dict[str, float]:
-    """Images a second of each library that .venv-peers has."""
+    """Images a second of each library that .venv-peers has, by its name and version."""
     python = PEERS / "bin" / "python"
     found: dict[str, float] = {}
     for name in ("lightning", "flax", "keras-jax", "keras-torch") if python.exists() else ():
@@ -352,7 +352,8 @@ def peers(folder: Path) -> dict[str, float]:
         if run.returncode:
             print(f"bench: {name}: {(run.stderr.strip() or '?').splitlines()[-1]}", file=sys.stderr)
         else:
-            found[name] = float(run.stdout.splitlines()[-1])
+            speed, version = run.stdout.splitlines()[-1].split()
+            found[f"{name} {version}"] = float(speed)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The same network in other libraries, as their own guides write it: prints one library's images a second.
+"""The same network in other libraries, as their own guides write it: prints one library's images a second and version.
 
 `python bench/peers.py NAME POOL` in .venv-peers, NAME one of lightning, flax, keras-jax, keras-torch, and POOL an archive of
 images and labels. Each trains ten classes without and with batch norm, Adam, batches of 20, with the threads it takes by
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import warnings
+from importlib.metadata import version
 
 import numpy as np
 
@@ -142,7 +143,7 @@ def keras(images: np.ndarray, labels: np.ndarray) -> list[float]:
 
 
 def main() -> None:
-    """Print the images a second of the library that the command line names."""
+    """Print the images a second of the library that the command line names, and its version."""
     name, pool = sys.argv[1:]
     warnings.simplefilter("ignore")
     if name.startswith("keras-"):
@@ -152,7 +153,7 @@ def main() -> None:
         images, labels = archive["images"][:count], archive["labels"][:count].astype(np.int64)
     libraries = {"lightning": lightning, "flax": flax, "keras-jax": keras, "keras-torch": keras}
     seconds = libraries[name](images, labels)
-    print(2 * STEPS * BATCH / sum(seconds))
+    print(2 * STEPS * BATCH / sum(seconds), version(name.partition("-")[0]))
 
 
 if __name__ == "__main__":
