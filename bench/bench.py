@@ -23,12 +23,11 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from tabulate import tabulate
 from torch import Tensor
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -37,6 +36,7 @@ from torch.nn import functional
 import usual
 from quartet import data, model, params, paths, publish, tracking, training
 from quartet.history import Epoch
+from targets import PERCENT, RATIO, Row, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results.md"
@@ -45,26 +45,6 @@ BATCH = 20
 CORES = os.cpu_count() or 1
 # Shipped, and chosen among a few by its validation accuracy alone.
 FAST = {"epochs": 1, "bn": True, "lr": 0.03}
-
-
-class Row(NamedTuple):
-    """A line of the table; `value` is held against `limit`, which it must not pass (or must reach, where `least`)."""
-
-    what: str
-    value: float
-    limit: float
-    form: str
-    detail: str
-    least: bool = False
-
-    def cells(self) -> tuple[str, str, str, str, str]:
-        met = self.value >= self.limit if self.least else self.value <= self.limit
-        verdict = "–" if math.isnan(self.value) else "yes" if met else "**no**"
-        target = f"{'≥' if self.least else '≤'} {self.form.format(self.limit)}"
-        return self.what, self.form.format(self.value), target, verdict, self.detail
-
-
-RATIO, PERCENT = "{:.3g} ×", "{:.2g} %"
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
@@ -443,14 +423,15 @@ def memory(folder: Path) -> tuple[list[Row], float]:
     # In this order two cores end at the same time.
     jobs = [(60_000, 1), (40_000, 1), (10_000, 3), (20_000, 1), (10_000, 1)]
     rounds = [side_by_side(cost, [(folder, *job) for job in jobs]) for _ in range(2)]
-    megabytes = {job: max(found[place][0] for found in rounds) for place, job in enumerate(jobs)}
-    seconds = {job: [found[place][1] for found in rounds] for place, job in enumerate(jobs)}
-    longer = megabytes.pop((10_000, 3))
-    peak, grown = max(megabytes.values()), longer / megabytes[10_000, 1]
-    counts = sorted(megabytes)
-    sizes = ", ".join(f"{count // 1000}k {megabytes[count, epochs]:.0f}" for count, epochs in counts)
-    times = ", ".join(f"{count // 1000}k {spread(seconds[count, epochs], ' s')}" for count, epochs in counts)
-    rates = [count / statistics.median(seconds[count, epochs]) for count, epochs in counts]
+    costs = dict(zip(jobs, zip(*rounds, strict=True), strict=True))
+    counts = sorted(count for count, epochs in jobs if epochs == 1)
+    megabytes = {count: max(size for size, _ in costs[count, 1]) for count in counts}
+    seconds = {count: [took for _, took in costs[count, 1]] for count in counts}
+    longer = max(size for size, _ in costs[10_000, 3])
+    peak, grown = max(megabytes.values()), longer / megabytes[10_000]
+    sizes = ", ".join(f"{count // 1000}k {size:.0f}" for count, size in megabytes.items())
+    times = ", ".join(f"{count // 1000}k {spread(took, ' s')}" for count, took in seconds.items())
+    rates = [count / statistics.median(took) for count, took in seconds.items()]
     uneven = max(rates) / min(rates)
     what = "Time linear in images: fastest against slowest rate"
     rows = [
@@ -566,12 +547,10 @@ def pipeline() -> list[Row]:
 
 
 def table(rows: Sequence[Row], title: str, seconds: float) -> str:
-    headers = ["what", "measured", "target", "met", "in detail"]
     return (
         f"`{' '.join(['python', 'bench/bench.py', *sys.argv[1:]])}` on {publish.machine()}; {title}; float32, batches of"
         f" {BATCH}; ours on one thread a training; load {os.getloadavg()[0]:.1f}; median (quartiles); {seconds:.0f} s.\n\n"
-        + tabulate([row.cells() for row in rows], headers=headers, tablefmt="github", disable_numparse=True)
-        + "\n"
+        f"{markdown(rows)}\n"
     )
 
 
