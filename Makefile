@@ -14,7 +14,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Where it is set, every start would compile MLflow and PyTorch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test torture bench bench-peers bench-pipeline ui sync docs lock clean help
+.PHONY: all setup test torture bench bench-peers bench-pipeline ui sync docs portability verify lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
@@ -72,6 +72,12 @@ sync: setup ## Make MLflow agree with the models that DVC has
 
 docs: all ## Run the pipeline and publish its results in docs/ and README.md (MNIST only)
 	@python -m quartet.publish
+
+portability: setup ## Compare the bytes of a short run here and under emulated processors (needs qemu-user; 6 minutes)
+	@python -m quartet.portability $(PROCESSORS)
+
+verify: setup ## Run everything on MNIST in a temporary clone, and compare each output with the published one
+	@python -m quartet.verify
 
 lock: setup ## Pin all packages anew in requirements.txt (needs uv)
 	uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --group dev pyproject.toml \

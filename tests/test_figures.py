@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import matplotlib as mpl
@@ -10,8 +13,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from conftest import ROOT
 from quartet import figures
 from quartet.history import Epoch
+
+pytestmark = pytest.mark.computes
 
 HISTORY = [Epoch(number, 1 / number, 1.2 / number, 1 - 0.1 / number) for number in (1, 2, 3)]
 MATRIX = np.array([[5, 1], [0, 7]])
@@ -49,6 +55,40 @@ def test_a_figure_is_the_same_bytes_twice_without_metadata_and_leaves_no_style(d
     assert dict(mpl.rcParams) == before
     with Image.open(io.BytesIO(first)) as image:
         assert np.ptp(np.asarray(image.convert("L")).astype(int)) > 100
+
+
+DRAW = """
+import hashlib, quartet.figures
+from test_figures import DRAWINGS
+print(hashlib.sha256(b"".join(draw() for draw in DRAWINGS.values())).hexdigest())
+"""
+# Each of these changes what a plain script draws, or ends it.
+MATPLOTLIBRC = """
+savefig.dpi: 300
+savefig.bbox: tight
+savefig.facecolor: yellow
+text.usetex: True
+font.family: serif
+lines.antialiased: False
+axes.prop_cycle: cycler("color", ["r"])
+image.interpolation: bilinear
+axes.formatter.use_locale: True
+"""
+
+
+def test_nothing_of_the_users_own_configuration_is_drawn(tmp_path):
+    users = tmp_path / "matplotlibrc"
+    users.write_text(MATPLOTLIBRC, encoding="utf-8")
+    surroundings = [{}, {"MATPLOTLIBRC": str(users), "MPLBACKEND": "nonsense", "LC_ALL": "C", "TZ": "Asia/Tokyo"}]
+    found = []
+    for changes in surroundings:
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}", **changes}
+        done = subprocess.run(
+            [sys.executable, "-c", DRAW], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert found[0] == found[1]
 
 
 @pytest.fixture

@@ -29,6 +29,16 @@ def test_the_file_is_a_line_for_each_epoch(workspace):
     ]
 
 
+def test_a_provenance_belongs_to_the_summary_beside_it(workspace):
+    settings = {"variant": "ten", "data": "sample"}
+    files.write_record(paths.summary("ten"), {**settings, "history_sha256": "any"})
+    files.write_record(paths.provenance("ten"), {**settings, "code": "any"})
+    assert history.read_provenance("ten") == {**settings, "code": "any"}
+    files.write_record(paths.provenance("ten"), {**settings, "data": "mnist", "code": "any"})
+    with pytest.raises(InputError, match=r"provenance\.json: not of the training .* --single-item train@ten`"):
+        history.read_provenance("ten")
+
+
 def test_a_missing_history_is_named(workspace):
     with pytest.raises(InputError, match=r"stages/train/ten/history\.csv: missing"):
         history.read("ten")

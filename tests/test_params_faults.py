@@ -247,7 +247,7 @@ def test_a_last_batch_of_one_image_with_batch_norm_trains_to_the_same_bytes_agai
         written.append({path.name: path.read_bytes() for path in folder.iterdir()})
         shutil.rmtree(folder)
     assert written[0] == written[1]
-    assert sorted(written[0]) == ["history.csv", "model.safetensors", "summary.json"]
+    assert sorted(written[0]) == ["history.csv", "model.safetensors", "provenance.json", "summary.json"]
     rows = list(csv.DictReader(written[0]["history.csv"].decode().splitlines()))
     assert len(rows) == 2
     assert all(math.isfinite(float(value)) for row in rows for value in row.values())

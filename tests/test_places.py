@@ -16,7 +16,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
@@ -112,7 +111,7 @@ def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
 
 def test_a_damaged_object_in_dvcs_cache_is_not_trained_on(moved):
     before = lock(moved)
-    split = moved.root / "data/split/train.npz"
+    split = moved.root / "data/split/train.safetensors"
     digest = hashlib.md5(split.read_bytes()).hexdigest()
     stored = moved.root / f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}"
     content = bytearray(stored.read_bytes())
@@ -124,7 +123,7 @@ def test_a_damaged_object_in_dvcs_cache_is_not_trained_on(moved):
     moved.run("dvc", "checkout", "data/split", check=False)
     done = moved.run("dvc", "repro", "--force", "--single-item", "train@ten", check=False)
     assert done.returncode != 0
-    assert "data/split/train.npz: its SHA-256 is not the one in data/split/manifest.json: damaged" in done.stdout
+    assert "data/split/train.safetensors: its SHA-256 is not the one in data/split/manifest.json: damaged" in done.stdout
     assert "Traceback" not in done.stdout
     advice = re.search(r"`(chmod .+?)`", done.stdout)
     assert advice
@@ -150,10 +149,10 @@ def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
         shutil.copytree(moved.root / name, copy / name)
     shutil.copy(moved.root / "params.yaml", copy)
     target = tmp_path / "executed"
-    np.savez(copy / "data/split/train.npz", images=np.array([Bomb(target)], dtype=object), labels=np.zeros(1, np.uint8))
+    (copy / "data/split/train.safetensors").write_bytes(pickle.dumps(Bomb(target)))
     manifest = copy / "data/split/manifest.json"
     record = files.read_record(manifest, "preprocess")
-    record["splits"]["train"]["sha256"] = files.sha256(copy / "data/split/train.npz")
+    record["splits"]["train"]["sha256"] = files.sha256(copy / "data/split/train.safetensors")
     files.write_record(manifest, record)
     before = contents(copy / "stages")
     done = Project(copy, tmp_path).run(
@@ -161,7 +160,7 @@ def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
     )
     assert done.returncode == 2
     assert done.stdout.count("\n") == 1
-    assert "data/split/train.npz" in done.stdout
+    assert "data/split/train.safetensors" in done.stdout
     assert contents(copy / "stages") == before
     assert not target.exists()
 

@@ -64,9 +64,9 @@ def test_the_manifest_counts_and_identifies_the_splits(raw):
     assert [sum(counts) for counts in zip(*both, strict=True)] == [210] * 10
     assert sorted(path.name for path in paths.SPLIT.iterdir()) == [
         "manifest.json",
-        "test.npz",
-        "train.npz",
-        "validation.npz",
+        "test.safetensors",
+        "train.safetensors",
+        "validation.safetensors",
     ]
 
 
@@ -82,8 +82,8 @@ def test_the_same_input_is_the_same_bytes_and_another_seed_is_not(raw, workspace
     (workspace / "params.yaml").write_text(shipped[:section] + shipped[section:].replace("seed: 0", "seed: 1", 1))
     assert params.load().data.seed == 1
     other = content()
-    assert other["train.npz"] != first["train.npz"]
-    assert other["test.npz"] == first["test.npz"]
+    assert other["train.safetensors"] != first["train.safetensors"]
+    assert other["test.safetensors"] == first["test.safetensors"]
 
 
 def test_a_file_that_fetch_did_not_record_is_refused(raw):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
 
 import pytest
 
-from quartet import files, paths, publish
+from conftest import ROOT
+from quartet import files, paths, publish, published
 from quartet.errors import InputError
 
 PAGE = "a\n<!-- one:begin -->\nold\n<!-- one:end -->\nb\n<!-- two:begin -->\nkept\n<!-- two:end -->\n"
@@ -54,3 +57,16 @@ def test_the_results_are_published_with_every_figure(tmp_path, monkeypatch):
     assert publish.README.read_text(encoding="utf-8") == (
         f"<!-- results:begin -->\nmeasured\n\n### What\n\npaired\n\n{made_on}\n<!-- results:end -->\n"
     )
+
+
+def test_the_committed_documents_are_made_of_the_published_outputs():
+    """Whoever checks the outputs with `make verify` has checked what the documents say."""
+    outputs = published.read(ROOT)["outputs"]
+    pictures = [path for path in outputs if path.startswith("stages/plot/") and path.endswith(".png")]
+    assert len(pictures) == 9
+    for path in pictures:
+        assert files.sha256(ROOT / "docs" / Path(path).name) == outputs[path]
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    results = page.partition("\n## Figures\n")[0]
+    assert hashlib.sha256(results.encode()).hexdigest() == outputs["stages/plot/results.md"]
+    assert publish.quoted(results) in (ROOT / "README.md").read_text(encoding="utf-8")

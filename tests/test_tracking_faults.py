@@ -23,7 +23,7 @@ from quartet import data, errors, files, paths, sync, tracking, training
 from quartet.params import Hyperparameters
 from test_tracking import HISTORY, KEYS, describe, runs, steps
 
-OUTPUTS = ("history.csv", "model.safetensors", "summary.json")
+OUTPUTS = ("history.csv", "model.safetensors", "provenance.json", "summary.json")
 PAGE = 4096
 # One worker runs all that shares what takes seconds to set up.
 shares_server = pytest.mark.xdist_group("tracking server")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from quartet import files, idx, paths
 from quartet.errors import InputError
@@ -72,14 +72,12 @@ def class_names(groups: Sequence[Sequence[int]]) -> list[str]:
 
 def split_path(name: str) -> Path:
     """The file of one of SPLITS."""
-    return paths.SPLIT / f"{name}.npz"
+    return paths.SPLIT / f"{name}.safetensors"
 
 
 def save_split(name: str, split: Split) -> None:
-    """Write a split as an uncompressed NumPy archive; equal arrays are equal bytes."""
-    archive = io.BytesIO()
-    np.savez(archive, images=split.images, labels=split.labels)
-    files.write_bytes(split_path(name), archive.getvalue())
+    """Write a split as safetensors: equal arrays are equal bytes, whatever the version of Python or NumPy."""
+    files.write_bytes(split_path(name), save({"images": split.images, "labels": split.labels}))
 
 
 def load_manifest() -> dict[str, Any]:
@@ -98,9 +96,9 @@ def load_split(name: str) -> Split:
         found = files.sha256(path)
         if found != load_manifest()["splits"][name]["sha256"]:
             raise InputError(f"{path}: its SHA-256 is not the one in {paths.MANIFEST}: damaged; {advice}")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return Split(archive["images"], archive["labels"])
+        arrays = load(path.read_bytes())
+        return Split(arrays["images"], arrays["labels"])
     except FileNotFoundError:
         raise InputError(f"{path}: missing; `dvc repro` makes it") from None
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile):
+    except (KeyError, TypeError, ValueError, SafetensorError):
         raise InputError(f"{path}: not what preprocess writes: damaged; {advice}") from None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
+
+os.environ["MPLBACKEND"] = "agg"  # no window is opened, and importing matplotlib fails if the user's backend is not there
+import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +34,15 @@ STYLE: dict[Any, Any] = {
 BLUE, ORANGE = "#2b6cb0", "#dd6b20"
 
 
+@contextmanager
+def _style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
+    """Draw in matplotlib's default style with STYLE on top, whatever the user's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({**STYLE, **(changes or {})})
+        yield
+
+
 def _panels(title: str, data_title: str, count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(size[0] * count, size[1]), layout="constrained")
     axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
@@ -39,7 +52,7 @@ def _panels(title: str, data_title: str, count: int, size: tuple[float, float]) 
 
 def losses(title: str, data_title: str, histories: Mapping[str, Sequence[Epoch]]) -> bytes:
     """A panel for each training: its training and its validation loss over the epochs. PNG."""
-    with mpl.rc_context(STYLE):
+    with _style():
         figure, axes = _panels(title, data_title, len(histories), (5, 3.6))
         for panel, (name, history) in zip(axes, histories.items(), strict=True):
             epochs = [epoch.epoch for epoch in history]
@@ -56,7 +69,7 @@ def losses(title: str, data_title: str, histories: Mapping[str, Sequence[Epoch]]
 
 def accuracies(title: str, data_title: str, histories: Mapping[str, Sequence[Epoch]]) -> bytes:
     """One panel: the validation accuracy of each training over the epochs. PNG."""
-    with mpl.rc_context(STYLE):
+    with _style():
         figure, (panel,) = _panels(title, data_title, 1, (6, 3.8))
         for marker, colour, (name, history) in zip(("o-", "s--"), (BLUE, ORANGE), histories.items(), strict=False):
             values = [epoch.val_accuracy for epoch in history]
@@ -70,7 +83,7 @@ def accuracies(title: str, data_title: str, histories: Mapping[str, Sequence[Epo
 
 def confusions(title: str, data_title: str, class_names: Sequence[str], matrices: Mapping[str, NDArray[np.int64]]) -> bytes:
     """A panel for each model: its confusion matrix, rows true and columns predicted, shaded by each row's share. PNG."""
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
+    with _style({"axes.grid": False}):
         figure, axes = _panels(title, data_title, len(matrices), (5.6, 5.4))
         for panel, (name, matrix) in zip(axes, matrices.items(), strict=True):
             share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

@@ -64,13 +64,13 @@ def read_json(path: Path) -> Any:
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as JSON with the SHA-256 of its content, by which `read_record` knows it again."""
-    write_json(path, {**content, SEAL: _digest(content)})
+    write_json(path, {**content, SEAL: content_digest(content)})
 
 
 def read_record(path: Path, stage: str) -> dict[str, Any]:
     """Read a file of `write_record`; InputError where it is missing or damaged names the stage that makes it anew."""
     record = read_json(path)
-    if not isinstance(record, dict) or record.pop(SEAL, None) != _digest(record):
+    if not isinstance(record, dict) or record.pop(SEAL, None) != content_digest(record):
         raise InputError(f"{path}: not the content whose SHA-256 it names: damaged; {remake(stage)}")
     return record
 
@@ -91,7 +91,8 @@ def check_digests(path: Path, stage: str) -> None:
             raise InputError(f"{name}: its SHA-256 is not the one in {path}: damaged; {remake(stage)}")
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def content_digest(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a mapping, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

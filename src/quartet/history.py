@@ -28,6 +28,18 @@ def read_summary(name: str) -> dict[str, Any]:
     return files.read_record(paths.summary(name), paths.stage(name))
 
 
+def read_provenance(name: str) -> dict[str, Any]:
+    """Read what a training came from: its settings, data and code; InputError if it is missing, damaged or another's."""
+    stage = paths.stage(name)
+    provenance = files.read_record(paths.provenance(name), stage)
+    summary = read_summary(name)
+    if any(summary.get(key) != value for key, value in provenance.items() if key != "code"):
+        raise InputError(
+            f"{paths.provenance(name)}: not of the training that {paths.summary(name)} describes; {files.remake(stage)}"
+        )
+    return provenance
+
+
 def read(name: str) -> list[Epoch]:
     """Read the history of a training; InputError where the file is missing, or not the one that summary.json names."""
     path = paths.history(name)

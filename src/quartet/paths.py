@@ -31,6 +31,11 @@ def summary(variant: str) -> Path:
     return TRAIN / variant / "summary.json"
 
 
+def provenance(variant: str) -> Path:
+    """What a training came from: its settings, its data and the digest of the code, as JSON."""
+    return TRAIN / variant / "provenance.json"
+
+
 def metrics(name: str) -> Path:
     """The loss, accuracy and macro F1 of a trained model on the test set, as JSON."""
     return EVALUATE / f"{name}.json"

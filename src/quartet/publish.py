@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
-from quartet import errors, files, paths
+from quartet import errors, files, paths, published
 from quartet.errors import InputError
 
 DOCS = Path("docs")
@@ -16,19 +13,8 @@ README = Path("README.md")
 
 
 def machine() -> str:
-    """What figures were made on: the processor's name where the system tells it, its cores, and the versions.
-
-    With the instructions that PyTorch uses of it, on which the rounding depends.
-    """
-    from torch.backends.cpu import get_cpu_capability  # at the top, its memory would count in what bench starts
-
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    system = f"{name} ({get_cpu_capability()}), {os.cpu_count()} cores, {platform.system()}"
-    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "dvc", "mlflow"))
-    return f"{system}, Python {platform.python_version()}, {packages}"
+    """What numbers were made on: the processor, its cores, and the versions that readers ask for first."""
+    return published.in_words(published.machine(), ("torch", "dvc", "mlflow"))
 
 
 def replace_block(text: str, name: str, content: str) -> str:
@@ -46,6 +32,11 @@ def quote(name: str, content: str, page: Path = README) -> None:
     files.write_bytes(page, replace_block(page.read_text(encoding="utf-8"), name, content).encode())
 
 
+def quoted(results: str) -> str:
+    """What README shows of the results page: all but its title and what follows the comparison with the report."""
+    return results.partition("\n\n")[2].partition("\n## Beside the report")[0].replace("\n## ", "\n### ")
+
+
 def main() -> None:
     """Publish stages/plot/."""
     source = files.read_record(paths.SOURCE, "fetch")["data"]
@@ -60,9 +51,9 @@ def main() -> None:
         shutil.copyfile(picture, DOCS / picture.name)
     shown = "\n\n".join(f"![{picture.stem}]({picture.name})" for picture in pictures)
     files.write_bytes(DOCS / "results.md", f"{results}\n## Figures\n\n{shown}\n\n{made_on}\n".encode())
-    measured = results.partition("\n\n")[2].partition("\n## Beside the report")[0].replace("\n## ", "\n### ")
-    quote("results", f"{measured}\n{made_on}")
-    print(f"docs: {DOCS}/results.md, its figures and {README}")
+    quote("results", f"{quoted(results)}\n{made_on}")
+    published.write()
+    print(f"docs: {DOCS}/results.md, its figures, {published.FILE} and {README}")
 
 
 if __name__ == "__main__":

@@ -151,8 +151,8 @@ In brackets: batch norm's running means and variances, which are not trained. Th
 
 Images gained: right after and wrong before; lost: the other way round. p: exact McNemar test for these two trained models;
 none where the answers are the same and merging them can only gain.
-One seed each: another seed, or the rounding of another processor, moves every row, and some across any threshold of p. A
-p-value here is about these weights, not about the method.
+One seed each: another seed moves every row, and some across any threshold of p. A p-value here is about these weights, not
+about the method.
 
 ## Beside the report
 

@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from quartet import data, figures, files, history, model, paths, training
+from quartet.numerics import rounded
 
 
 def score(logits: Tensor, labels: NDArray[np.int64]) -> dict[str, float]:
     """Mean cross-entropy, accuracy and macro F1 (both 0 to 1) of logits [n, classes] against classes [n]."""
     predicted = logits.argmax(dim=1).numpy()
     return {
-        "loss": functional.cross_entropy(logits, torch.from_numpy(labels)).item(),
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", labels=range(logits.shape[1]), zero_division=0)),
+        "loss": rounded(functional.cross_entropy(logits, torch.from_numpy(labels)).item()),
+        "accuracy": rounded(accuracy_score(labels, predicted)),
+        "macro_f1": rounded(f1_score(labels, predicted, average="macro", labels=range(logits.shape[1]), zero_division=0)),
     }
 
 
@@ -28,7 +29,13 @@ def per_class(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: li
     """Precision, recall, F1 (0 to 1; 0 where there is nothing to divide by) and number of test images of each class."""
     columns = precision_recall_fscore_support(labels, predicted, labels=range(len(names)), zero_division=0)
     return [
-        {"class": name, "precision": float(precision), "recall": float(recall), "f1": float(f1), "images": int(support)}
+        {
+            "class": name,
+            "precision": rounded(precision),
+            "recall": rounded(recall),
+            "f1": rounded(f1),
+            "images": int(support),
+        }
         for name, precision, recall, f1, support in zip(names, *columns, strict=True)
     ]
 

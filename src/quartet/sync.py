@@ -26,6 +26,7 @@ def bring_up_to_date(names: Iterable[str] = params.TRAININGS) -> bool:
         if not paths.model(name).exists():
             continue
         network, description = model.load_weights(paths.model(name), name)
+        fingerprint = files.content_digest(history.read_provenance(name))
         epochs = history.read(name)
         folder = paths.EVALUATE / name
         evaluation = None
@@ -36,7 +37,10 @@ def bring_up_to_date(names: Iterable[str] = params.TRAININGS) -> bool:
                 artifacts=[folder / artifact for artifact in ARTIFACTS] + [paths.summary(name)],
                 network=model.with_scores(network),
             )
-        if tracking.attempt(partial(tracking.complete, description, epochs, evaluation)) is tracking.FAILED:
+        if (
+            tracking.attempt(partial(tracking.complete, {**description, "fingerprint": fingerprint}, epochs, evaluation))
+            is tracking.FAILED
+        ):
             return False
     return True
 

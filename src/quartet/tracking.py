@@ -140,8 +140,8 @@ def close_interrupted() -> None:
 def live(description: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Epoch]], None]]:
     """Open the run of a training for the block, which gets a function that logs the history so far.
 
-    `description` is what `train.describe` returns. The run ends as FINISHED, as FAILED where the block raises, or as KILLED
-    where it is stopped.
+    `description` is what `train.describe` returns, and the training's fingerprint. The run ends as FINISHED, as FAILED if
+    the block raises, or as KILLED if it is stopped.
     """
     opened = attempt(lambda: _open(_client(), description))
     session = None if opened is FAILED else opened
@@ -303,7 +303,7 @@ def _describe(client: MlflowClient, run: Run, description: Mapping[str, Any]) ->
                 name=f"{TITLES[description['data']]}: {split}",
                 digest=digest[:36],
                 source_type="local",
-                source=json.dumps({"uri": f"data/split/{split}.npz"}),
+                source=json.dumps({"uri": f"data/split/{split}.safetensors"}),
             ),
             [InputTag("mlflow.data.context", split)],
         )

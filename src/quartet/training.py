@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,7 @@ from torch.nn import functional
 from quartet import model
 from quartet.errors import WorkError
 from quartet.history import Epoch
+from quartet.numerics import rounded
 from quartet.params import Hyperparameters
 
 
@@ -63,7 +65,9 @@ class Adam:
         self.steps += 1
         self.mean.lerp_(gradient, 1 - beta1)
         self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = self.square.sqrt().div_(math.sqrt(1 - beta2**self.steps)).add_(epsilon)
+        # NumPy's root is correctly rounded; PyTorch's is MKL's, which on some processors is not.
+        root = torch.from_numpy(np.sqrt(self.square.numpy()))
+        scale = root.div_(math.sqrt(1 - beta2**self.steps)).add_(epsilon)
         self.weights.addcdiv_(self.mean, scale, value=-lr / (1 - beta1**self.steps))
 
 
@@ -184,7 +188,8 @@ def fit(
             state.restore(saved)
         for number in range(len(state.history) + 1, hyperparameters.epochs + 1):
             train_loss = _train_epoch(state, hyperparameters, train, on_step)
-            state.history.append(Epoch(number, train_loss, *evaluate(network, validation)))
+            measured = (train_loss, *evaluate(network, validation))
+            state.history.append(Epoch(number, *map(rounded, measured)))
             if checkpoint:
                 checkpoint.save(state.capture())
             on_epoch(tuple(state.history))
@@ -223,15 +228,38 @@ def _train_epoch(
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image float32 [n, 1, 28, 28] rotated by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels."""
-    angle, scale, shift_x, shift_y = torch.rand(4, len(images), generator=generator).mul_(2).sub_(1)
+    """Each image float32 [n, 1, 28, 28] rotated by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels.
+
+    Returns new images in channels-last memory format, as `model.pixels` does.
+    """
+    angle, scale, shift_x, shift_y = torch.rand(4, len(images), 1, 1, generator=generator).mul_(2).sub_(1)
     angle, scale = angle * math.radians(10), 1 + scale * 0.1
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-    pixel = 2 / images.shape[-1]
-    rows = (cosine, -sine, shift_x * 2 * pixel, sine, cosine, shift_y * 2 * pixel)
-    grid = functional.affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images, grid, align_corners=False)
+    side = images.shape[-1]
+    middle = (side - 1) / 2
+    x = torch.arange(side) - middle  # of each pixel, from the image's middle
+    y = x.view(-1, 1)
+    moved = sampled(images, cosine * x - sine * y + (2 * shift_x + middle), sine * x + cosine * y + (2 * shift_y + middle))
     return moved.contiguous(memory_format=torch.channels_last)
+
+
+def sampled(images: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """Square images float32 [n, 1, s, s] at these places, float32 [n, s, s] in pixels, by bilinear interpolation.
+
+    Outside an image is black. The same as `torch.nn.functional.grid_sample`, whose AVX2 code QEMU 7.2 emulates wrongly, by
+    up to 0.85 of a pixel's range: its bytes cannot be compared between processors. Those of plain indexing agree.
+    """
+    side, width = images.shape[-1], images.shape[-1] + 3
+    framed = functional.pad(images, (1, 2, 1, 2)).flatten()
+    columns, rows = (columns + 1).clamp_(0, side + 1), (rows + 1).clamp_(0, side + 1)  # in the framed image
+    left, top = columns.floor(), rows.floor()
+    right_share, lower_share = (columns - left).flatten(), (rows - top).flatten()
+    starts = torch.arange(len(images), dtype=torch.int32).mul_(width * width).view(-1, 1, 1)
+    corner = ((top * width + left).to(torch.int32) + starts).flatten()
+    upper, upper_right, lower, lower_right = (framed.index_select(0, corner + offset) for offset in (0, 1, width, width + 1))
+    upper += (upper_right - upper) * right_share
+    lower += (lower_right - lower) * right_share
+    return (upper + (lower - upper) * lower_share).view(images.shape)
 
 
 def predict(network: nn.Sequential, images: Tensor) -> Tensor:

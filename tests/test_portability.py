@@ -1,0 +1,99 @@
+"""`make portability`, with the emulator's place taken by a script, since it takes minutes; CI runs the real one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from quartet import numerics, portability
+from quartet.errors import WorkError
+
+pytestmark = pytest.mark.contract
+
+# An emulator that knows one processor, and whose processor computes as this one does, or as one without AVX2.
+EMULATOR = """#!/bin/sh
+[ "$2" = help ] && echo "x86 Known" && exit
+shift 2
+{environment} exec "$@"
+"""
+
+
+def compare(tmp_path, environment, *arguments):
+    emulator = tmp_path / "bin" / "qemu-x86_64"
+    system = ""
+    if environment is not None:
+        system = ":/usr/bin:/bin"
+        emulator.parent.mkdir()
+        emulator.write_text(EMULATOR.format(environment=environment), encoding="utf-8")
+        emulator.chmod(0o755)
+    return subprocess.run(
+        [sys.executable, "-m", "quartet.portability", *arguments],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "PATH": f"{emulator.parent}{system}",
+            "TMPDIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def rows(output):
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if line.startswith("|")]
+    return {path: others for path, _, *others in cells[2:]}
+
+
+@pytest.mark.parametrize(
+    ("environment", "same"),
+    [("", True), (f"{numerics.SWITCH}=off ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41", False)],
+)
+def test_every_output_of_every_training_is_compared(tmp_path, environment, same):
+    done = compare(tmp_path, environment, "Known")
+    assert done.returncode == (0 if same else 1), done.stderr
+    found = rows(done.stdout)
+    for name in ("ten", "ten-bn", "four", "four-bn", "trial"):
+        for file in (f"train/{name}/model.safetensors", f"train/{name}/history.csv", f"evaluate/{name}/predictions.csv"):
+            assert f"stages/{file}" in found
+    assert {
+        "data/split/train.safetensors",
+        "stages/plot/results.md",
+        "augmented/stages/train/trial/model.safetensors",
+    } <= set(found)
+    models = {path: others for path, others in found.items() if path.endswith("model.safetensors")}
+    assert {cell for others in models.values() for cell in others} == {"same" if same else "DIFFERS"}
+    assert found["data/split/train.safetensors"] == ["same"]
+    if same:
+        assert f"all {len(found)} outputs are the same on this processor, Known" in done.stdout
+    else:
+        assert done.stderr == "quartet: error: 1 of 1 made other bytes than this processor\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "argument", "problem"),
+    [
+        (None, "Known", "qemu-x86_64: not installed; on Debian and Ubuntu: apt-get install qemu-user"),
+        ("", "Unknown", "Unknown: not a processor of qemu-x86_64; `qemu-x86_64 -cpu help` lists them"),
+        ("", "/no/such/python", "/no/such/python: expected a Python interpreter"),
+    ],
+)
+def test_what_cannot_be_compared_with_is_refused(tmp_path, environment, argument, problem):
+    done = compare(tmp_path, environment, argument)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"quartet: error: {problem}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_run_that_fails_is_told_with_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    emulator = tmp_path / "emulator"
+    emulator.write_text("#!/bin/sh\necho warning: TCG doesn\\'t support >&2; echo no such instruction >&2; exit 132")
+    emulator.chmod(0o755)
+    with pytest.raises(WorkError, match=f"{emulator} -cpu Known: status 132: no such instruction"):
+        portability.short_run([str(emulator), "-cpu", "Known"], tmp_path / "run")

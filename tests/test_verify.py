@@ -1,0 +1,90 @@
+"""`make verify`: what it says of outputs; that they are the published ones on MNIST is for CI to see."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from quartet import files, params, paths, published
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write_record(paths.SOURCE, {"data": "mnist"})
+    for name in params.TRAININGS:
+        for path in (paths.model(name), paths.history(name), paths.metrics(name)):
+            files.write_bytes(path, f"{name} {path.name}".encode())
+    files.write_bytes(paths.RESULTS, b"results")
+    published.write()
+    return tmp_path
+
+
+def verify(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "quartet.verify", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_outputs_that_are_the_published_ones_are_identical(project):
+    done = verify(project, "--here")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "data                 identical (1 files)",
+        *(f"{name:<20} identical (3 files)" for name in params.TRAININGS),
+        "figures and tables   identical (1 files)",
+        "verify: all 17 outputs are the published ones, byte for byte",
+    ]
+
+
+def test_one_changed_byte_of_a_published_hash_is_named(project):
+    path = "stages/train/four/model.safetensors"
+    record = published.read()
+    digest = record["outputs"][path]
+    changed = ("1" if digest[0] == "0" else "0") + digest[1:]
+    record["outputs"][path] = changed
+    record["made_on"]["processor"] = "another processor"
+    published.FILE.write_text(json.dumps(record), encoding="utf-8")
+    done = verify(project, "--here")
+    assert done.returncode == 1
+    assert done.stderr == "quartet: error: not every output is the published one\n"
+    lines = done.stdout.splitlines()
+    assert f"{'four':<20} differs: 1 of 3 files, first {path}" in lines
+    assert sum("identical" in line for line in lines) == 6
+    assert f"verify: the first difference is {path}: SHA-256 {digest}, published {changed}" in lines
+    assert any("published on another processor" in line for line in lines)
+    assert any(f"this is      {published.machine()['processor']}" in line for line in lines)
+
+
+def test_other_data_than_mnist_is_refused(project):
+    files.write_record(paths.SOURCE, {"data": "sample"})
+    done = verify(project, "--here")
+    assert done.returncode == 1
+    assert done.stderr.startswith("quartet: error: data/raw/source.json: expected mnist, found sample")
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize("arguments", [["--there"], ["--here", "again"]])
+def test_other_arguments_are_refused(project, arguments):
+    done = verify(project, *arguments)
+    assert done.returncode == 2
+    assert done.stderr == f"quartet: error: verify: expected nothing or --here, found '{' '.join(arguments)}'\n"
+
+
+def test_a_clone_in_which_a_step_fails_is_told_in_one_line(project):
+    done = verify(project)
+    assert done.returncode == 1
+    assert "quartet: error: `git clone" in done.stderr
+    assert "Traceback" not in done.stderr
