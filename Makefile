@@ -3,10 +3,6 @@ PYTHON ?= python3
 READY := .venv/ready
 PAGE := http://127.0.0.1:5000/\#/experiments/1/runs?workflowType=machine_learning
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
-# On two cores the two with batch norm, each longer by a third, follow each other on one, and the other three fill the other.
-TRAININGS := train@ten-bn train@ten train@four train@four-bn trial
-# Quietly, which keeps from saying what is wrong as well: then it is asked once more, and runs nothing.
-REPRO := sh -c 'dvc repro -q "$$@" || { status=$$?; dvc repro --dry "$$@" >/dev/null; exit $$status; }' repro
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := src
@@ -19,11 +15,9 @@ export PYTHONDONTWRITEBYTECODE :=
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
 	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock # a dvc killed while writing it leaves it empty, and the next refuses it
-	@python -m quartet.tracking & \
-	  $(REPRO) --single-item $(if $(QUARTET_MNIST),--force) fetch && $(REPRO) preprocess; status=$$?; wait; exit $$status
-	@printf '%s\n' $(TRAININGS) | QUARTET_PROGRESS=lines xargs -P $(CORES) -I{} $(REPRO) --single-item {}
-	@$(REPRO) --single-item evaluate
-	@$(REPRO)
+	@[ -s mlflow.db ] || python -m quartet.tracking # once, before trainings side by side would all make the store
+	@$(if $(QUARTET_MNIST),dvc repro --single-item --force fetch)
+	@python -m quartet.repro --jobs $(CORES)
 	@echo; cat stages/plot/results.md
 	@echo 'Next: make ui               compare the runs in MLflow, at $(PAGE)'
 	@echo '      . .venv/bin/activate  then: dvc exp run -S bn=true; dvc metrics show; dvc plots show'

@@ -59,6 +59,21 @@ def test_a_forced_repro_changes_no_hash(finished) -> None:
     assert lock(finished) == before
 
 
+def test_a_comment_in_the_code_changes_the_provenance_alone(experiment) -> None:
+    def outputs() -> dict[str, str]:
+        return {out["path"]: out["md5"] for out in yaml.safe_load(lock(experiment))["stages"]["train@four"]["outs"]}
+
+    before = outputs()
+    code = experiment.root / "src/quartet/errors.py"
+    code.write_text(code.read_text(encoding="utf-8") + "# A comment.\n", encoding="utf-8")
+    try:
+        assert ran(experiment.run("dvc", "repro", "--single-item", "train@four").stdout) == ["train@four"]
+        after = outputs()
+    finally:
+        experiment.run("git", "checkout", "-q", "src")
+    assert [path for path in before if after[path] != before[path]] == ["stages/train/four/provenance.json"]
+
+
 def test_an_experiment_retrains_the_trial_alone_and_shows_beside_the_four(experiment) -> None:
     output = experiment.run("dvc", "exp", "run", "-S", "bn=true", "-n", "with-bn").stdout
     assert ran(output) == ["trial", "evaluate", "plot"]
