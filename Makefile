@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@python -m quartet.params
 	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock # a dvc killed while writing it leaves it empty, and the next refuses it
-	@[ -s mlflow.db ] || python -m quartet.tracking # once, before trainings side by side would all make the store
+	@[ -z "$$MLFLOW_TRACKING_URI" ] && [ -s mlflow.db ] || python -m quartet.tracking # trainings side by side would all make it
 	@$(if $(QUARTET_MNIST),dvc repro --single-item --force fetch)
 	@python -m quartet.repro --jobs $(CORES)
 	@echo; cat stages/plot/results.md
@@ -70,7 +70,7 @@ docs: all ## Run the pipeline and publish its results in docs/ and README.md (MN
 portability: setup ## Compare the bytes of a short run here and under emulated processors (needs qemu-user; 6 minutes)
 	@python -m quartet.portability $(PROCESSORS)
 
-verify: setup ## Run everything on MNIST in a temporary clone, and compare each output with the published one
+verify: setup ## Run what is committed on MNIST in a temporary clone, and compare each output with the published one
 	@python -m quartet.verify
 
 lock: setup ## Pin all packages anew in requirements.txt (needs uv)

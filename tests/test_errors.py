@@ -74,7 +74,11 @@ def test_a_mistake_in_the_program_keeps_its_traceback():
 
 @pytest.mark.parametrize(
     ("number", "status", "line"),
-    [(signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")],
+    [
+        (signal.SIGTERM, 143, "stopped by SIGTERM"),
+        (signal.SIGINT, 130, "stopped by Ctrl-C"),
+        (signal.SIGHUP, 129, "stopped by SIGHUP"),
+    ],
 )
 @pytest.mark.parametrize(("code", "said"), [(WAIT, "cleaned up\n"), (HELD, "done\n")], ids=["cleaning up", "held"])
 def test_a_stopped_command_first_does_what_it_must(code, said, number, status, line):

@@ -21,6 +21,7 @@ HOSTILE = {
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
     "NPY_ENABLE_CPU_FEATURES": "X86_V3",
     "OMP_NUM_THREADS": "2",
+    "TORCH_MKLDNN_ENABLED": "0",
     "PYTHONHASHSEED": "7",
 }
 TRAIN = """
@@ -103,6 +104,13 @@ def test_a_processor_that_cannot_keep_the_contract_is_left_as_it_is(tmp_path, mo
     assert numerics.departure() == problem
     numerics.apply()
     assert (os.environ["MKL_CBWR"] == "the user's") == (problem is not None)
+
+
+def test_a_system_that_does_not_tell_is_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(numerics, "CPUINFO", tmp_path / "none")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.delenv(numerics.SWITCH, raising=False)
+    assert numerics.departure().endswith(" does not tell whether this processor has AVX2 and FMA")
 
 
 def test_another_architecture_is_left_as_it_is(monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from quartet import files, paths, publish, published
+from quartet import files, numerics, paths, publish, published
 from quartet.errors import InputError
 
 PAGE = "a\n<!-- one:begin -->\nold\n<!-- one:end -->\nb\n<!-- two:begin -->\nkept\n<!-- two:end -->\n"
@@ -41,6 +41,7 @@ def test_the_results_are_published_with_every_figure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     publish.DOCS.mkdir()
     files.write_record(paths.SOURCE, {"data": "mnist"})
+    (tmp_path / "dvc.lock").write_text("stages: {plot: {outs: [{path: stages/plot}]}}", encoding="utf-8")
     files.write_bytes(
         paths.RESULTS, b"# Results on MNIST\n\nmeasured\n\n## What\n\npaired\n\n## Beside the report\n\nbeside\n"
     )
@@ -52,11 +53,20 @@ def test_the_results_are_published_with_every_figure(tmp_path, monkeypatch):
     assert page.startswith(paths.RESULTS.read_text(encoding="utf-8"))
     assert re.findall(r"!\[.*\]\((.*)\)", page) == ["a.png", "b.png"]
     assert [(publish.DOCS / name).read_text(encoding="utf-8") for name in ("a.png", "b.png")] == ["a.png", "b.png"]
+    assert list(published.read()["outputs"]) == ["stages/plot/a.png", "stages/plot/b.png", "stages/plot/results.md"]
     made_on = f"Made by `make docs` on {publish.machine()}."
     assert page.endswith(f"{made_on}\n")
     assert publish.README.read_text(encoding="utf-8") == (
         f"<!-- results:begin -->\nmeasured\n\n### What\n\npaired\n\n{made_on}\n<!-- results:end -->\n"
     )
+
+
+def test_bytes_that_others_cannot_make_are_not_published(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(numerics, "departure", lambda: "this processor has no FMA")
+    with pytest.raises(InputError, match="this processor has no FMA: others could not make these bytes"):
+        publish.main()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_committed_documents_are_made_of_the_published_outputs():

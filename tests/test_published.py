@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+import yaml
 
 from quartet import files, params, paths, published
 from quartet.errors import InputError
@@ -19,7 +22,7 @@ def project(tmp_path, monkeypatch):
         ]
     for name in [*names, "stages/train/ten/provenance.json", "stages/train/ten/.part", "stages/note.txt"]:
         files.write_bytes(tmp_path / name, name.encode())
-    published.write()
+    published.write(published.outputs())
     return tmp_path
 
 
@@ -57,10 +60,44 @@ def test_a_machine_is_told_by_its_processor_and_versions(project):
     assert all(f"{package} {version}" in words for package, version in made_on["packages"].items())
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"outputs": {}}'])
-def test_a_record_that_is_none_is_refused(project, content):
+def test_only_what_dvc_lock_lists_is_published(project):
+    outs = [{"path": "data/split"}, {"path": "stages/train/ten/model.safetensors"}]
+    text = yaml.safe_dump({"schema": "2.0", "stages": {"one": {"outs": outs}, "two": {"cmd": "true"}}})
+    (project / "dvc.lock").write_text(text, encoding="utf-8")
+    assert list(published.outputs(places=published.locked())) == [
+        "data/split/train.safetensors",
+        "stages/train/ten/model.safetensors",
+    ]
+
+
+GOOD = {"outputs": {"a": "b"}, "made_on": published.machine()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "{",
+        "[]",
+        "{}",
+        "<<<<<<< HEAD",
+        json.dumps({"outputs": {}, "made_on": GOOD["made_on"]}),
+        json.dumps({"outputs": {"a": 1}, "made_on": GOOD["made_on"]}),
+        json.dumps({"outputs": ["a"], "made_on": GOOD["made_on"]}),
+        json.dumps({"outputs": {"a": "b"}, "made_on": 1}),
+        json.dumps({"outputs": {"a": "b"}, "made_on": {**GOOD["made_on"], "packages": {}}}),
+    ],
+)
+def test_what_is_not_a_record_is_refused(project, content):
     published.FILE.unlink()
     if content is not None:
         published.FILE.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"docs/published\.json: .*"):
+    advice = "docs/published.json: expected what `make docs` writes; `git checkout docs/published.json` brings it back"
+    with pytest.raises(InputError) as refused:
         published.read()
+    assert str(refused.value) == advice
+
+
+def test_a_record_that_is_whole_is_read(project):
+    published.FILE.write_text(json.dumps(GOOD), encoding="utf-8")
+    assert published.read() == GOOD

@@ -140,7 +140,10 @@ def test_a_stage_whose_dvc_is_killed_is_named(pipeline):
     assert errors.splitlines()[-1] == "quartet: error: slow failed: `dvc repro --single-item slow` was killed by SIGKILL"
 
 
-@pytest.mark.parametrize(("number", "status", "word"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")],
+)
 def test_a_signal_stops_every_stage(pipeline, number, status, word):
     names = ("one", "two")
     ours = pipeline({name: stage(name, cmd=f"touch {name}.begun && sleep 100") for name in names})
@@ -155,6 +158,34 @@ def test_a_signal_stops_every_stage(pipeline, number, status, word):
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
     assert not (ours.root / "one").exists()
+
+
+def test_a_second_ctrl_c_ends_stages_that_do_not_listen(pipeline):
+    ours = pipeline({"deaf": stage("deaf", cmd="trap '' INT TERM && touch deaf.begun && sleep 100")})
+    process = ours.start()
+    wait_for(ours.root / "deaf.begun")
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+
+
+def test_the_lock_that_a_killed_dvc_cut_short_is_reported(pipeline):
+    ours = pipeline({"only": stage("only", cmd="printf 'schema: [' > dvc.lock && exit 7")})
+    done = ours.repro()
+    assert done.returncode == 1
+    assert "quartet: warning: DVC: " in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("quartet: error: only failed: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"only": "soon"}'])
+def test_damaged_seconds_count_as_unknown(tmp_path, content):
+    (tmp_path / repro.RECORD).write_text(content, encoding="utf-8")
+    assert repro.past_seconds(tmp_path / repro.RECORD) == {}
 
 
 def test_a_frozen_stage_needs_nothing(pipeline):

@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
+import yaml
 
 from conftest import ROOT
 from quartet import files, params, paths, published
+from quartet.verify import surroundings
 
 pytestmark = pytest.mark.contract
 
@@ -23,7 +27,9 @@ def project(tmp_path, monkeypatch):
         for path in (paths.model(name), paths.history(name), paths.metrics(name)):
             files.write_bytes(path, f"{name} {path.name}".encode())
     files.write_bytes(paths.RESULTS, b"results")
-    published.write()
+    outs = [{"path": path} for path in published.outputs()]
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": outs}}}), encoding="utf-8")
+    published.write(published.outputs())
     return tmp_path
 
 
@@ -59,13 +65,55 @@ def test_one_changed_byte_of_a_published_hash_is_named(project):
     published.FILE.write_text(json.dumps(record), encoding="utf-8")
     done = verify(project, "--here")
     assert done.returncode == 1
-    assert done.stderr == "quartet: error: not every output is the published one\n"
+    assert done.stderr == "quartet: error: this is not what was published, see above\n"
     lines = done.stdout.splitlines()
-    assert f"{'four':<20} differs: 1 of 3 files, first {path}" in lines
+    assert f"{'four':<20} differs in 1 files, first {path}" in lines
     assert sum("identical" in line for line in lines) == 6
     assert f"verify: the first difference is {path}: SHA-256 {digest}, published {changed}" in lines
     assert any("published on another processor" in line for line in lines)
     assert any(f"this is      {published.machine()['processor']}" in line for line in lines)
+
+
+def test_a_missing_output_is_named(project):
+    paths.RESULTS.unlink()
+    done = verify(project, "--here")
+    assert done.returncode == 1
+    assert "the first difference is stages/plot/results.md: SHA-256 (missing), published " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("named", "seen"),
+    [
+        ("mnist", "{here}/mnist"),
+        ("/data/mnist", "/data/mnist"),
+        ("https://example.org/mnist/", "https://example.org/mnist/"),
+        ("", "{here}/data/raw"),
+    ],
+)
+def test_the_clone_finds_mnist_where_the_user_names_it(project, monkeypatch, named, seen):
+    (paths.RAW / "train-images-idx3-ubyte").touch()
+    monkeypatch.setenv("QUARTET_MNIST", named)
+    monkeypatch.setenv("GIT_DIR", "elsewhere")
+    found = surroundings(project.resolve(), project)
+    assert found["QUARTET_MNIST"] == seen.format(here=project.resolve())
+    assert "GIT_DIR" not in found
+
+
+def test_a_command_is_stopped_with_the_one_that_runs_it(tmp_path):
+    code = f"""
+from pathlib import Path
+from quartet import errors, verify
+errors.run(lambda: verify.call("sh", "-c", "touch begun; exec sleep 100", folder=Path({str(tmp_path)!r}), variables={{}}))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+    (child,) = psutil.Process(process.pid).children()
+    process.terminate()
+    assert process.communicate(timeout=60)[1] == "quartet: stopped by SIGTERM\n"
+    assert process.returncode == 143
+    assert not child.is_running()
 
 
 def test_other_data_than_mnist_is_refused(project):

@@ -29,21 +29,21 @@ class InputError(WorkError):
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised in the main thread so that `with` blocks and `finally` clauses run."""
+    """SIGTERM or SIGHUP, raised in the main thread so that `with` blocks and `finally` clauses run."""
 
 
-def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise Terminated
+def _raise_terminated(number: int, _frame: FrameType | None) -> None:
+    raise Terminated(number)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block ends; the second of either is let through.
+    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block ends; the second of them is let through.
 
     For code that an exception from outside would leave in a state that none can use: MLflow cut off within a transaction
     keeps its database locked until the process ends.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     came: list[int] = []
 
     def restore() -> None:
@@ -76,14 +76,16 @@ def _stop_with(pid: int) -> None:
 def run(main: Callable[[], None]) -> None:
     """Run a command and exit with its status; a user's mistake is one line on standard error, without a traceback.
 
-    Status 0: done; 1: failed while working; 2: bad input; 130 and 143: stopped by Ctrl-C and by SIGTERM. A stage whose
-    dvc is killed stops as by SIGTERM, so that it does not work on beside the next run.
+    Status 0: done; 1: failed while working; 2: bad input; 129, 130 and 143: stopped by SIGHUP (its terminal is gone), by
+    Ctrl-C and by SIGTERM. A stage whose dvc is killed stops as by SIGTERM, so that it does not work on beside the next run.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
         signal.signal(signal.SIGTERM, _raise_terminated)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(signal.SIGHUP, _raise_terminated)
         dvc = os.environ.get("DVC_PID", "")  # set in dvc.yaml; a shell that has no $PPID leaves it empty
         if dvc.isdigit():
             threading.Thread(target=_stop_with, args=(int(dvc),), daemon=True).start()
@@ -98,9 +100,10 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _say("stopped by Ctrl-C")
         sys.exit(128 + signal.SIGINT)
-    except Terminated:
-        _say("stopped by SIGTERM")
-        sys.exit(128 + signal.SIGTERM)
+    except Terminated as terminated:
+        number = signal.Signals(terminated.args[0])
+        _say(f"stopped by {number.name}")
+        sys.exit(128 + number)
     finally:
         gc.freeze()  # what ends anyway need not be searched for garbage: a second where PyTorch and MLflow are imported
 

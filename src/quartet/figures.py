@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ["MPLBACKEND"] = "agg"  # no window is opened, and importing matplotlib fails if the user's backend is not there
+# Importing matplotlib fails on a backend that is not there, or on a matplotlibrc that is not text; neither is needed.
+os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter

@@ -45,6 +45,8 @@ def departure() -> str | None:
         return f"{SWITCH} is off"
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"this processor is {platform.machine()}, not x86-64"
+    if not CPUINFO.exists():
+        return f"{platform.system()} does not tell whether this processor has AVX2 and FMA"
     missing = [name.upper() for name in ("avx2", "fma") if name not in processor_flags()]
     return f"this processor has no {' and no '.join(missing)}" if missing else None
 

@@ -1,7 +1,7 @@
 """`make portability`: a short run of every training here and under emulated processors, its outputs compared by SHA-256.
 
-Takes the names of processors that `qemu-x86_64 -cpu help` lists, and paths of other Python interpreters that have this
-project's packages; without arguments, PROCESSORS.
+Arguments: names of processors that `qemu-x86_64 -cpu help` lists, and paths of other Python interpreters that have this
+project's packages; by default PROCESSORS.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from tabulate import tabulate
 
-from quartet import data, errors, files, idx, params, paths, published, sample
+from quartet import data, errors, files, idx, numerics, params, paths, published, sample
 from quartet.errors import InputError, WorkError
 
 EMULATOR = "qemu-x86_64"
@@ -31,57 +32,97 @@ RUN = "--run"
 
 def prepare(settings: Mapping[str, object], folder: Path) -> None:
     """Write params.yaml and data/raw/ of a short run below `folder`: the embedded sample's first images."""
-    report = {**params.load().report.model_dump(), "epochs": EPOCHS}
+    shipped = params.load()
+    content = {
+        **shipped.model_dump(by_alias=True),
+        **settings,
+        "epochs": EPOCHS,
+        "batch_size": min(shipped.batch_size, TRAIN),
+    }
+    content["report"] = {
+        **shipped.report.model_dump(),
+        "epochs": EPOCHS,
+        "batch_size": min(shipped.report.batch_size, TRAIN),
+    }
     pool = TRAIN + VALIDATION
-    split = {"source": "sample", "validation_fraction": VALIDATION / pool, "seed": 0}
-    content = {**params.load().model_dump(by_alias=True), **settings, "epochs": EPOCHS, "report": report, "data": split}
-    # As JSON, which YAML contains: whatever version of PyYAML is there lays it out the same.
-    files.write_json(folder / paths.PARAMS, content)
+    content["data"] = {"source": "sample", "validation_fraction": VALIDATION / pool, "seed": 0}
+    files.write_json(folder / paths.PARAMS, content)  # YAML contains JSON
     for name, array in sample.digits().items():
         files.write_bytes(folder / paths.RAW / name, idx.encode(array[: pool if name.startswith("train") else TEST]))
     digests = {path.name: files.sha256(path) for path in sorted((folder / paths.RAW).iterdir())}
     files.write_record(folder / paths.SOURCE, {"data": "sample", "sha256": digests})
 
 
-def run() -> None:
+def run(trainings: Sequence[str]) -> None:
     """Preprocess, train, evaluate and plot in the working directory, in one process and without MLflow."""
     from quartet import plot, preprocess, scoring, train, training
 
     preprocess.main()
-    trainings = (params.TRIAL,) if Path.cwd().name == AUGMENTED.name else params.TRAININGS
     settings, manifest = params.load(), data.load_manifest()
     for name in trainings:
         train.train_and_save(name, settings, train.describe(name, settings, manifest), train.load_both(name, settings))
     with training.deterministic():
         for name in trainings:
             scoring.evaluate_one(name, data.load_split("test"), data.TITLES["sample"])
-    if trainings == params.TRAININGS:
+    if set(trainings) == set(params.TRAININGS):
         plot.main()
 
 
-def short_run(command: Sequence[str], folder: Path) -> dict[str, str]:
-    """The SHA-256 of each output of a short run by Python, called as `command` says; WorkError if it fails."""
-    for place, settings in ((folder, {}), (folder / AUGMENTED, {"augment": True})):
-        prepare(settings, place)
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "QUARTET_PROGRESS": "lines"}
-    done = subprocess.run(
-        [*command, "-m", "quartet.portability", RUN], cwd=folder, env=variables, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if "TCG doesn't support" not in line]
-        raise WorkError(f"{' '.join(command)}: status {done.returncode}: {' '.join(last[-2:])}")
-    augmented = {f"{AUGMENTED}/{name}": digest for name, digest in published.outputs(folder / AUGMENTED).items()}
-    return {**published.outputs(folder), **augmented}
+class ShortRuns:
+    """Short runs beside each other; leaving the block ends those that still run."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[str]] = []
+        self.futures: list[Future[dict[str, str]]] = []
+        self.pool = ThreadPoolExecutor(os.cpu_count())
+
+    def __enter__(self) -> ShortRuns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        while not all(future.done() for future in self.futures):  # one that is being prepared starts a process yet
+            for process in self.processes:
+                process.kill()
+            time.sleep(0.1)
+
+    def all(self, commands: Mapping[str, Sequence[str]], folder: Path) -> dict[str, dict[str, str]]:
+        """Return the outputs of a short run by each command line; WorkError as soon as one fails."""
+        for number, command in enumerate(commands.values()):
+            self.futures.append(self.pool.submit(self.outputs, command, folder / str(number)))
+        ended, _ = wait(self.futures, return_when=FIRST_EXCEPTION)
+        for future in ended:
+            future.result()  # raises what went wrong
+        return {name: future.result() for name, future in zip(commands, self.futures, strict=True)}
+
+    def outputs(self, command: Sequence[str], folder: Path) -> dict[str, str]:
+        """Return the SHA-256 of each output of a short run by Python, called as `command` says; WorkError if it fails."""
+        prepare({}, folder)
+        prepare({"augment": True}, folder / AUGMENTED)
+        process = subprocess.Popen(
+            [*command, "-m", "quartet.portability", RUN],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "QUARTET_PROGRESS": "lines"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        said = [line for line in process.communicate()[1].splitlines() if "TCG doesn't support" not in line]
+        if process.returncode:
+            raise WorkError(f"{' '.join(command)}: status {process.returncode}: {' '.join(said[-2:])}")
+        return published.outputs(folder, [*published.FOLDERS, *(AUGMENTED / place for place in published.FOLDERS)])
 
 
 def commands(wanted: Sequence[str]) -> dict[str, list[str]]:
-    """The command line of each processor or interpreter that is compared, by its name, this one first."""
+    """Return the command line of each processor or interpreter that is compared, by its name, this one first."""
     found = {"this processor": [sys.executable]}
     for name in wanted:
         if os.sep in name:
             if not os.access(name, os.X_OK):
                 raise InputError(f"{name}: expected a Python interpreter")
-            found[name] = [name]
+            found[name] = [str(Path(name).absolute())]
         else:
             emulator = shutil.which(EMULATOR)
             if emulator is None:
@@ -97,36 +138,35 @@ def commands(wanted: Sequence[str]) -> dict[str, list[str]]:
 
 
 def table(found: Mapping[str, Mapping[str, str]]) -> str:
-    """A line for each output: the beginning of its SHA-256 by the first command line, and whether the others agree."""
+    """Make a line for each output: the beginning of its SHA-256 by the first command line, and whether the others agree."""
     first, *others = found
-    rows = [
-        [path, digest[:12], *("same" if found[name].get(path) == digest else "DIFFERS" for name in others)]
-        for path, digest in found[first].items()
-    ]
+    rows = []
+    for path in dict.fromkeys(path for outputs in found.values() for path in outputs):
+        digest = found[first].get(path)
+        same = ["same" if found[name].get(path) == digest else "DIFFERS" for name in others]
+        rows.append([path, digest[:12] if digest else "(missing)", *same])
     return tabulate(rows, headers=["output", first, *others], tablefmt="github", disable_numparse=True)
 
 
 def main() -> None:
     """Compare, and exit with status 1 if any output differs."""
     if sys.argv[1:] == [RUN]:
-        run()
+        run(params.TRAININGS)
         os.chdir(AUGMENTED)
-        return run()
+        run([params.TRIAL])
+        return
+    if departure := numerics.departure():
+        raise WorkError(f"{departure}: only x86-64 processors with AVX2 and FMA make the same bytes")
     lines = commands(sys.argv[1:] or PROCESSORS)
     print(f"portability: {TRAIN} training images, {EPOCHS} epochs, on {', '.join(lines)} (some minutes)", flush=True)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {
-            name: pool.submit(short_run, command, Path(folder, str(number)))
-            for number, (name, command) in enumerate(lines.items())
-        }
-        found = {name: future.result() for name, future in running.items()}
-    print(table(found))
+    with tempfile.TemporaryDirectory() as folder, ShortRuns() as runs:
+        found = runs.all(lines, Path(folder))
+    print(table(found), flush=True)
     first, *others = found.values()
     differing = sum(bool(published.differences(first, other)) for other in others)
     if differing:
-        raise WorkError(f"{differing} of {len(others)} made other bytes than this processor")
+        raise WorkError(f"{differing} of {len(others)} differ from this processor")
     print(f"portability: all {len(first)} outputs are the same on {', '.join(found)}")
-    return None
 
 
 if __name__ == "__main__":

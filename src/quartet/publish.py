@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
-from quartet import errors, files, paths, published
+from quartet import errors, files, numerics, paths, published
 from quartet.errors import InputError
 
 DOCS = Path("docs")
@@ -38,7 +39,15 @@ def quoted(results: str) -> str:
 
 
 def main() -> None:
-    """Publish stages/plot/."""
+    """Publish stages/plot/, and the hashes of all outputs."""
+    if departure := numerics.departure():
+        raise InputError(
+            f"{departure}: others could not make these bytes; publish from an x86-64 processor with AVX2 and FMA"
+        )
+    if sys.version_info < (3, 11):
+        raise InputError(
+            "Python: expected 3.11 or newer, whose matplotlib draws the published bytes; make PYTHON=python3.11"
+        )
     source = files.read_record(paths.SOURCE, "fetch")["data"]
     if source != "mnist":
         raise InputError(
@@ -52,7 +61,7 @@ def main() -> None:
     shown = "\n\n".join(f"![{picture.stem}]({picture.name})" for picture in pictures)
     files.write_bytes(DOCS / "results.md", f"{results}\n## Figures\n\n{shown}\n\n{made_on}\n".encode())
     quote("results", f"{quoted(results)}\n{made_on}")
-    published.write()
+    published.write(published.outputs(places=published.locked()))
     print(f"docs: {DOCS}/results.md, its figures, {published.FILE} and {README}")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from quartet import files, numerics, params, paths
 from quartet.errors import InputError
@@ -21,25 +24,31 @@ PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "
 
 
 class Difference(NamedTuple):
-    """A published output that is another file here: the SHA-256 of both, None if there is none."""
+    """An output that differs from the published one: the SHA-256 of both, or None if it is missing."""
 
     path: str
     published: str | None
     found: str | None
 
 
-def outputs(root: Path = Path()) -> dict[str, str]:
-    """The SHA-256 of each file that the stages left below `root`, by its path, in the order of the stages."""
+def locked(root: Path = Path()) -> list[Path]:
+    """Return the outputs of all stages, files and folders, as dvc.lock lists them."""
+    stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    return [Path(out["path"]) for stage in stages.values() for out in stage.get("outs", [])]
+
+
+def outputs(root: Path = Path(), places: Iterable[Path] = FOLDERS) -> dict[str, str]:
+    """Hash each file at or below the places, which are relative to `root`: its SHA-256 by its path, without EXCEPTED."""
+    found = {path for place in places for path in [root / place, *(root / place).rglob("*")] if path.is_file()}
     return {
         path.relative_to(root).as_posix(): files.sha256(path)
-        for folder in FOLDERS
-        for path in sorted((root / folder).rglob("*"))
-        if path.is_file() and path.name != EXCEPTED and not path.name.startswith(".")
+        for path in sorted(found)
+        if path.name != EXCEPTED and not path.name.startswith(".")
     }
 
 
 def machine() -> dict[str, Any]:
-    """What results are made on: the processor as far as the system names it, and the versions of what computes."""
+    """Describe what results are made on: the processor as far as the system names it, and the versions of what computes."""
     cpuinfo = numerics.CPUINFO
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -55,30 +64,36 @@ def machine() -> dict[str, Any]:
 
 
 def in_words(made_on: Mapping[str, Any], packages: tuple[str, ...] = PACKAGES) -> str:
-    """What `machine` returns as a phrase, with the versions of these packages."""
+    """Put what `machine` returns into a phrase, with the versions of these packages."""
     versions = ", ".join(f"{package} {made_on['packages'][package]}" for package in packages)
     return f"{made_on['processor']}, {made_on['cores']} cores, {made_on['system']}, Python {made_on['python']}, {versions}"
 
 
-def write(root: Path = Path()) -> None:
-    """Record the outputs below `root` as the published ones."""
-    files.write_json(root / FILE, {"made_on": machine(), "outputs": outputs(root)})
+def write(found: Mapping[str, str], root: Path = Path()) -> None:
+    """Record these outputs as the published ones."""
+    files.write_json(root / FILE, {"made_on": machine(), "outputs": dict(found)})
 
 
 def read(root: Path = Path()) -> dict[str, Any]:
-    """The published record; InputError if it is missing or not one."""
-    record = files.read_json(root / FILE) if (root / FILE).exists() else None
-    if not isinstance(record, dict) or record.keys() != {"made_on", "outputs"}:
+    """Read the published record; InputError if it is missing or not one."""
+    try:
+        record = json.loads((root / FILE).read_bytes())
+        hashes = record["outputs"]
+        complete = bool(hashes) and all(isinstance(part, str) for pair in hashes.items() for part in pair)
+        in_words(record["made_on"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        complete = False
+    if not complete:
         raise InputError(f"{FILE}: expected what `make docs` writes; `git checkout {FILE}` brings it back")
-    return record
+    return dict(record)
 
 
 def differences(published: Mapping[str, str], found: Mapping[str, str]) -> list[Difference]:
-    """Every output that is not the published one, in the order of the stages."""
-    rank = {folder.as_posix(): place for place, folder in enumerate(FOLDERS)}
+    """List every output that is not the published one, in the order of the stages."""
 
     def place(path: str) -> tuple[int, str]:
-        return next((number for folder, number in rank.items() if path.startswith(f"{folder}/")), len(rank)), path
+        above = (number for number, folder in enumerate(FOLDERS) if Path(path).is_relative_to(folder))
+        return next(above, len(FOLDERS)), path
 
     return [
         Difference(path, published.get(path), found.get(path))
@@ -88,7 +103,7 @@ def differences(published: Mapping[str, str], found: Mapping[str, str]) -> list[
 
 
 def parts() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What is compared apart, and the beginnings of the paths that belong to it: the data, each training, the rest."""
+    """Yield what is reported apart (the data, each training, the rest) and the beginnings of the paths that belong to it."""
     yield "data", (f"{paths.RAW.as_posix()}/", f"{paths.SPLIT.as_posix()}/")
     for name in params.TRAININGS:
         evaluated = f"{paths.EVALUATE.as_posix()}/{name}"

@@ -7,6 +7,7 @@ It knows DVC and nothing of this project: the stages and what each needs come fr
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import queue
 import re
@@ -29,13 +30,13 @@ HINTS = re.compile(
     r"\s*$|To track the changes with git, run:|\tgit add |To enable auto staging, run:|\tdvc config core\.autostage "
     r"|Use `dvc push` to send|(Updating|Generating) lock file '|Data and pipelines are up to date\."
 )
-RUNS = re.compile(r"Running stage '|Stage '.+' is cached - skipping run")
+RUNS = re.compile(r"Running stage '")
 # After SIGINT a stage may end what it is at; one that does not end is stopped with the next signal after so many seconds.
 PATIENCE = ((signal.SIGINT, 20), (signal.SIGTERM, 10), (signal.SIGKILL, 10))
 
 
 class Step(NamedTuple):
-    """A stage, by the name that DVC's commands take, and the stages that must be done before it."""
+    """A stage, by its name in DVC's commands, and the stages that must be done before it."""
 
     name: str
     needs: frozenset[str]
@@ -50,7 +51,7 @@ class Plan(NamedTuple):
 
 
 def plan(targets: Sequence[str]) -> Plan:
-    """What `dvc repro` with these targets would go through: by default, the stages of dvc.yaml and all that they need.
+    """Find what `dvc repro` with these targets would go through: by default, the stages of dvc.yaml and all that they need.
 
     InputError if DVC cannot read its files or does not know a target.
     """
@@ -76,7 +77,7 @@ def plan(targets: Sequence[str]) -> Plan:
 
 
 def priorities(steps: Iterable[Step], seconds: Mapping[str, float]) -> dict[str, float]:
-    """For each stage the seconds from its beginning to the end of the longest chain of stages that wait for it.
+    """Return for each stage the seconds from its beginning to the end of the longest chain of stages that wait for it.
 
     A stage that never ran counts as the mean of those that did. `steps` come in an order in which they can run.
     """
@@ -114,7 +115,8 @@ class Running:
         for line in source:
             self.ran = self.ran or RUNS.match(line) is not None
             if not HINTS.match(line):
-                print(self.prefix + line.rstrip("\n"), file=target, flush=True)
+                with suppress(OSError):  # nobody reads it any more; the stage must not wait for that
+                    print(self.prefix + line.rstrip("\n"), file=target, flush=True)
 
     def _await(self, ended: queue.SimpleQueue[str]) -> None:
         if self.process.wait():
@@ -134,19 +136,24 @@ class Running:
 
 
 def stop(running: Collection[Running]) -> None:
-    """End these stages, politely at first, and wait for them."""
-    for number, seconds in PATIENCE:
-        for stage in running:
-            stage.signal(number)
-        deadline = time.monotonic() + seconds
-        while any(stage.process.poll() is None for stage in running):
-            if time.monotonic() > deadline:
+    """End these stages, politely at first, and wait for them; if this is interrupted, end them at once."""
+    try:
+        for number, seconds in PATIENCE:
+            for stage in running:
+                stage.signal(number)
+            deadline = time.monotonic() + seconds
+            while any(stage.process.poll() is None for stage in running):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
+            else:
                 break
-            time.sleep(0.05)
-        else:
-            break
-    for stage in running:
-        stage.join()
+        for stage in running:
+            stage.join()
+    except BaseException:
+        for stage in running:
+            stage.signal(signal.SIGKILL)
+        raise
 
 
 def run(steps: Sequence[Step], jobs: int, seconds: Mapping[str, float]) -> dict[str, float]:
@@ -185,16 +192,28 @@ def _how(status: int) -> str:
 
 def put_in_order(locks: Mapping[Path, Sequence[str]]) -> None:
     """Put the stages of each dvc.lock in the order of its dvc.yaml; they come in the order in which they ended."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc.utils.serialize import dump_yaml, load_yaml
+    from dvc.utils.serialize import dumps_yaml, load_yaml
 
-    with Repo(_wait_for_lock=True) as repo, repo.lock:
-        for lock, names in locks.items():
-            content = load_yaml(lock) if lock.exists() else {}
-            stages = content.get("stages") or {}
-            ordered = sorted(stages, key=lambda name: names.index(name) if name in names else len(names))
-            if ordered != list(stages):
-                dump_yaml(lock, {**content, "stages": {name: stages[name] for name in ordered}})
+    try:
+        with Repo(_wait_for_lock=True) as repo, repo.lock:
+            for lock, names in locks.items():
+                content = load_yaml(lock) if lock.exists() else {}
+                stages = content.get("stages") or {}
+                ordered = sorted(stages, key=lambda name: names.index(name) if name in names else len(names))
+                if ordered != list(stages):
+                    whole = dumps_yaml({**content, "stages": {name: stages[name] for name in ordered}})
+                    files.write_bytes(lock, whole.encode())
+    except DvcException as error:  # as of a lock file that a killed dvc cut short; the next command of DVC says so
+        errors.warn(f"DVC: {error}")
+
+
+def past_seconds(record: Path) -> dict[str, float]:
+    """Read the seconds of earlier runs: a hint, so what is missing or damaged counts as unknown."""
+    with suppress(OSError, ValueError, AttributeError):
+        return {name: float(value) for name, value in json.loads(record.read_bytes()).items()}
+    return {}
 
 
 def main() -> None:
@@ -206,7 +225,7 @@ def main() -> None:
     if arguments.jobs < 1:
         raise InputError(f"--jobs: expected at least 1, found {arguments.jobs}")
     steps, locks, record = plan(arguments.targets)
-    seconds = files.read_json(record) if record.exists() else {}
+    seconds = past_seconds(record)
     took: dict[str, float] = {}
     try:
         took = run(steps, arguments.jobs, seconds)

@@ -87,7 +87,7 @@ def train_and_save(
         hyperparameters, train, validation, on_step=progress.step, on_epoch=on_epoch, checkpoint=checkpoint
     )
     progress.close()
-    log(epochs)  # where a training was stopped after its last epoch, none was trained here
+    log(epochs)  # if a training was stopped after its last epoch, none was trained here
     layers = model.layer_table(network)
     totals = {key: sum(row[key] for row in layers) for key in ("trainable", "non_trainable")}
     history.write(name, epochs)

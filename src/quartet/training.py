@@ -246,8 +246,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 def sampled(images: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
     """Square images float32 [n, 1, s, s] at these places, float32 [n, s, s] in pixels, by bilinear interpolation.
 
-    Outside an image is black. The same as `torch.nn.functional.grid_sample`, whose AVX2 code QEMU 7.2 emulates wrongly, by
-    up to 0.85 of a pixel's range: its bytes cannot be compared between processors. Those of plain indexing agree.
+    Outside an image is black. The same as `torch.nn.functional.grid_sample`, whose AVX2 code QEMU 7.2 emulates wrongly: its
+    bytes cannot be compared between processors. Those of plain indexing agree.
     """
     side, width = images.shape[-1], images.shape[-1] + 3
     framed = functional.pad(images, (1, 2, 1, 2)).flatten()

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from quartet import errors, files, numerics, paths, published
@@ -18,24 +19,23 @@ HERE = "--here"
 
 
 def report(root: Path) -> bool:
-    """Print whether the outputs below `root` are the published ones, part by part; False if any is not."""
+    """Print part by part whether the outputs below `root` are the published ones; False if any is not."""
     record = published.read(root)
-    made_on, expected, found = record["made_on"], record["outputs"], published.outputs(root)
+    made_on, expected, found = record["made_on"], record["outputs"], published.outputs(root, published.locked(root))
     differences = published.differences(expected, found)
     for part, beginnings in published.parts():
-        count = sum(path.startswith(beginnings) for path in expected)
         differing = [difference for difference in differences if difference.path.startswith(beginnings)]
         if differing:
-            print(f"{part:<20} differs: {len(differing)} of {count} files, first {differing[0].path}")
+            print(f"{part:<20} differs in {len(differing)} files, first {differing[0].path}")
         else:
-            print(f"{part:<20} identical ({count} files)")
+            print(f"{part:<20} identical ({sum(path.startswith(beginnings) for path in expected)} files)")
     if not differences:
         print(f"verify: all {len(expected)} outputs are the published ones, byte for byte")
         return True
-    first = differences[0]
-    print(f"verify: the first difference is {first.path}: SHA-256 {first.found}, published {first.published}")
+    path, there, here = differences[0]
+    print(f"verify: the first difference is {path}: SHA-256 {here or '(missing)'}, published {there or '(missing)'}")
     print(f"verify: published on {published.in_words(made_on)}")
-    print(f"verify: this is      {published.in_words(published.machine())}")
+    print(f"verify: this is      {published.in_words(published.machine())}", flush=True)
     return False
 
 
@@ -49,31 +49,76 @@ def require_mnist(root: Path) -> None:
         )
 
 
+def surroundings(here: Path, scratch: Path) -> dict[str, str]:
+    """Return the environment for the clone: nothing of another DVC, MLflow, Git or make, and where MNIST is.
+
+    Without QUARTET_MNIST, the files of data/raw/ are offered; fetch verifies them.
+    """
+    others = ("DVC_", "GIT_", "MLFLOW_", "MAKE")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    named = variables.pop("QUARTET_MNIST", "")
+    if named and "://" not in named:
+        named = str((here / Path(named).expanduser()).resolve())
+    if not named and (here / paths.RAW / "train-images-idx3-ubyte").exists() and _has_mnist(here):
+        named = str(here / paths.RAW)
+    if named:
+        variables["QUARTET_MNIST"] = named
+    return variables | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": "src",
+        "DVC_SITE_CACHE_DIR": str(scratch / "dvc"),  # or DVC leaves a folder for each clone in a place that stays
+    }
+
+
+def _has_mnist(here: Path) -> bool:
+    try:
+        return bool(files.read_record(here / paths.SOURCE, "fetch")["data"] == "mnist")
+    except (InputError, LookupError):
+        return False  # the mirrors are asked
+
+
+def call(*command: str, folder: Path, variables: Mapping[str, str]) -> None:
+    """Run a command; WorkError if it fails. If this process is stopped, the command is stopped first."""
+    with subprocess.Popen(command, cwd=folder, env=dict(variables)) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()  # make passes it on, and waits for what it started
+            process.wait()
+            raise
+    if status:
+        raise WorkError(f"`{' '.join(command)}` failed, see above")
+
+
 def run_in(clone: Path) -> None:
     """Run the committed pipeline in a new clone with this project's packages, without any cache of DVC's or MLflow's.
 
     Raises WorkError if a step fails.
     """
     here = Path.cwd()
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "MAKE"))}
-    variables |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": "src"}
-
-    def call(*command: str, folder: Path = clone) -> None:
-        if subprocess.run(command, cwd=folder, env=variables, check=False).returncode:
-            raise WorkError(f"`{' '.join(command)}` failed, see above")
-
-    call("git", "clone", "--quiet", str(here), str(clone), folder=here)
+    variables = surroundings(here, clone.parent)
+    call("git", "clone", "--quiet", str(here), str(clone), folder=here, variables=variables)
     (clone / ".venv").symlink_to(here / ".venv")
-    call("dvc", "config", "--local", "cache.dir", "cache")  # a cache that the user shares between projects restores results
-    mine = here / paths.RAW
-    if "QUARTET_MNIST" not in variables and (mine / paths.SOURCE.name).exists():
-        variables["QUARTET_MNIST"] = str(mine)
-        if files.read_record(mine / paths.SOURCE.name, "fetch")["data"] != "mnist":
-            del variables["QUARTET_MNIST"]
-    call(sys.executable, "-m", "quartet.fetch")
+    # A cache that the user shares between projects would bring results back instead of making them.
+    call("dvc", "config", "--local", "cache.dir", "cache", folder=clone, variables=variables)
+    call(sys.executable, "-m", "quartet.fetch", folder=clone, variables=variables)
     require_mnist(clone)
-    variables.pop("QUARTET_MNIST", None)  # the files are there; named again, they would be fetched again
-    call("make", "-o", ".venv/ready", "all")
+    variables.pop("QUARTET_MNIST", None)  # the files are there
+    call("make", "-o", ".venv/ready", "all", folder=clone, variables=variables)
+
+
+def verify_committed() -> bool:
+    """Run what is committed, and print whether it makes the published outputs and the committed dvc.lock."""
+    if subprocess.run(["git", "status", "--porcelain"], capture_output=True, check=False).stdout:
+        print("verify: the last commit is verified; changes that are not committed are left out", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder, "clone")
+        run_in(clone)
+        same = report(clone)
+        lock = subprocess.run(["git", "diff", "--quiet", "dvc.lock"], cwd=clone, check=False).returncode
+        if lock and same:
+            print("verify: dvc.lock differs, in the code or the packages: commit the one that `make` writes")
+    return same and not lock
 
 
 def main() -> None:
@@ -87,15 +132,9 @@ def main() -> None:
         require_mnist(Path())
         same = report(Path())
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            clone = Path(folder, "clone")
-            run_in(clone)
-            same = report(clone)
-            lock = subprocess.run(["git", "diff", "--quiet", "dvc.lock"], cwd=clone, check=False)
-            print(f"verify: dvc.lock is {'another' if lock.returncode else 'unchanged'}")
-            same = same and not lock.returncode
+        same = verify_committed()
     if not same:
-        raise WorkError("not every output is the published one")
+        raise WorkError("this is not what was published, see above")
 
 
 if __name__ == "__main__":
