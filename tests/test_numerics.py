@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from quartet import numerics
 
-# What a plain PyTorch obeys, each of which changes what a training ends with on some processor.
+# Each of these changes a training's result in plain PyTorch, on some processor.
 HOSTILE = {
     "ATEN_CPU_CAPABILITY": "default",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
