@@ -210,7 +210,7 @@ def test_adam_is_pytorchs(dtype):
         for parameter, gradient in zip(theirs, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
-    # Eight steps of at most lr/(1 - beta1) = 0.1, each of which rounds less than 20 times in either.
+    # Eight steps of at most lr/(1 - beta1) = 0.1. Each implementation rounds fewer than 20 times a step.
     bound = 8 * 0.1 * 2 * 20 * torch.finfo(dtype).eps / 2
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=bound, check_stride=False)
