@@ -15,41 +15,46 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from itertools import product
 from pathlib import Path
 
-from quartet import paths, publish
-from quartet.errors import InputError, run
+from quartet.base import paths
+from quartet.base.errors import InputError
+from quartet.base.process import run
+from quartet.commands import publish
 from targets import RATIO, Row, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = os.cpu_count() or 1
 
 
-def peak_megabytes(module: str, project: Path, variables: dict[str, str]) -> float:
+def peak_megabytes(stage: str, project: Path, variables: dict[str, str]) -> float:
     """The peak memory of a stage's process."""
-    with subprocess.Popen([sys.executable, "-m", module], cwd=project, env=variables, stdout=subprocess.DEVNULL) as process:
+    command = [sys.executable, f"src/{stage}.py"]
+    with subprocess.Popen(command, cwd=project, env=variables, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise InputError(f"{module}: failed with status {process.returncode}")
+        raise InputError(f"{stage}: failed with status {process.returncode}")
     return usage.ru_maxrss / 1024
 
 
 def shortest(spans: Sequence[float], cores: int) -> float:
     """The time in which so many cores can do pieces of work of these times, none of which can be divided."""
-    cores = min(cores, len(spans))
-    places = product(range(cores), repeat=len(spans))
-    return min(
-        max(sum(span for span, at in zip(spans, place, strict=True) if at == core) for core in range(cores))
-        for place in places
-    )
+    found = {(0.0,) * cores}  # what each core has, in every way to divide the work so far
+    for span in spans:
+        found = {
+            tuple(sorted((*loads[:core], loads[core] + span, *loads[core + 1 :])))
+            for loads in found
+            for core in range(cores)
+        }
+    return min(map(max, found))
 
 
 def main() -> None:
     """Measure, print and write the table."""
     raw = ROOT / paths.RAW
-    if not os.environ.get("QUARTET_MNIST") and '"data": "mnist"' not in (ROOT / paths.SOURCE).read_text():
+    source = ROOT / paths.SOURCE
+    if not os.environ.get("QUARTET_MNIST") and not (source.exists() and '"data": "mnist"' in source.read_text()):
         raise InputError("QUARTET_MNIST: expected MNIST there or in data/raw, found neither")
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "project")
@@ -61,17 +66,16 @@ def main() -> None:
         variables["MLFLOW_DISABLE_TELEMETRY"] = "true"
         start = time.perf_counter()
         # The packages are there: nothing that would install them is out of date.
-        subprocess.run(["make", "-o", "requirements.txt", "-o", ".venv/ready"], cwd=project, env=variables, check=True)
+        subprocess.run(["make", "-o", ".venv/ready"], cwd=project, env=variables, check=True)
         wall = time.perf_counter() - start
         with closing(sqlite3.connect(project / "mlflow.db")) as store:
             spans = [row[0] / 1000 for row in store.execute("SELECT end_time - start_time FROM runs")]
         pure = sum(spans) / CORES
-        # Evaluated anew, MLflow's part included.
+        # Evaluated again, MLflow's part included.
         (project / "mlflow.db").unlink()
-        variables["PYTHONPATH"] = "src"
-        stages = ("quartet.fetch", "quartet.preprocess", "quartet.evaluate", "quartet.plot")
+        stages = ("fetch", "preprocess", "evaluate", "plot")
         peaks = {stage: peak_megabytes(stage, project, variables) for stage in stages}
-    sizes = ", ".join(f"{stage.removeprefix('quartet.')} {peak:.0f}" for stage, peak in peaks.items())
+    sizes = ", ".join(f"{stage} {peak:.0f}" for stage, peak in peaks.items())
     ratio, most = wall / pure, max(peaks.values())
     what = f"`make` on MNIST, installed, against {len(spans)} trainings' seconds over {CORES} cores"
     detail = (

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from project import Project, clone
-from quartet import data, numerics
+from quartet.base import numerics
+from quartet.data import splits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,7 +45,7 @@ def tiny():
     images = random.integers(0, 100, (210, 28, 28), dtype=np.uint8)
     for image, digit in zip(images, labels, strict=True):
         image[4 + 2 * digit : 6 + 2 * digit, 4:24] += 150
-    return data.Split(images, labels)
+    return splits.Split(images, labels)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # isort: off
-from quartet import model  # before PyTorch: it sets the numeric contract
+from quartet.model import inference, network  # before PyTorch: it sets the numeric contract
 
 # isort: on
 from collections.abc import Iterator
@@ -12,17 +12,22 @@ from unittest import mock
 
 from torch import Tensor, nn
 
+from quartet.training import loop
+
 
 @contextmanager
 def precision() -> Iterator[None]:
-    """Have `training.fit` build its networks in float64, from the same first weights, and feed them float64 pixels."""
-    build, pixels = model.build, model.pixels
+    """Have `loop.fit` build its networks in float64, from the same first weights, and feed them float64 pixels."""
 
     def doubled(classes: int, bn: bool) -> nn.Sequential:
-        return build(classes, bn).double()
+        return network.build(classes, bn).double()
 
     def exact(images: Tensor) -> Tensor:
-        return pixels(images).double().mul_(255).round_().div_(255)
+        return network.pixels(images).double().mul_(255).round_().div_(255)
 
-    with mock.patch.object(model, "build", doubled), mock.patch.object(model, "pixels", exact):
+    with (
+        mock.patch.object(loop, "build", doubled),
+        mock.patch.object(loop, "pixels", exact),
+        mock.patch.object(inference, "pixels", exact),
+    ):
         yield

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quartet import fetch, paths
+from quartet.base import paths
+from quartet.data import download, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 BOMB_SIZE = 64 << 20
@@ -185,7 +186,7 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
 
 
 class Fetching:
-    """A workspace, the working directory, with a tiny MNIST that takes the real one's place in quartet.fetch."""
+    """A workspace, the working directory, with a tiny MNIST that takes the real one's place in quartet.data.sources."""
 
     def __init__(self, workspace: Path, server: Server, contents: dict[str, bytes]) -> None:
         self.workspace, self.server, self.contents = workspace, server, contents
@@ -229,7 +230,7 @@ def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetchi
     }
     packed = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in contents.items()}
     known = {
-        name: fetch.Known(
+        name: download.Known(
             len(content),
             hashlib.sha256(content).hexdigest(),
             len(packed[f"{name}.gz"]),
@@ -237,7 +238,7 @@ def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetchi
         )
         for name, content in contents.items()
     }
-    assert list(known) == list(fetch.MNIST)
+    assert list(known) == list(sources.MNIST)
 
     workspace, temporary = tmp_path / "workspace", tmp_path / "temporary"
     workspace.mkdir()
@@ -253,13 +254,13 @@ def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetchi
     server = Server(packed)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    monkeypatch.setattr(fetch, "MNIST", known)
-    monkeypatch.setattr(fetch, "MIRRORS", (server.url(),))
-    monkeypatch.setattr(fetch, "CONNECT_SECONDS", 5)
-    monkeypatch.setattr(fetch, "READ_SECONDS", 10)
-    monkeypatch.setattr(fetch, "FILE_SECONDS", 30)
-    monkeypatch.setattr(fetch, "BYTES_PER_SECOND", 10**9)
-    monkeypatch.setattr(fetch, "RETRIES", 0)  # pooch waits a second before each
+    monkeypatch.setattr(sources, "MNIST", known)
+    monkeypatch.setattr(sources, "MIRRORS", (server.url(),))
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 5)
+    monkeypatch.setattr(download, "READ_SECONDS", 10)
+    monkeypatch.setattr(download, "FILE_SECONDS", 30)
+    monkeypatch.setattr(download, "BYTES_PER_SECOND", 10**9)
+    monkeypatch.setattr(download, "RETRIES", 0)  # pooch waits a second before each
     try:
         yield Fetching(workspace, server, contents)
     finally:

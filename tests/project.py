@@ -47,9 +47,13 @@ class Project:
             "stdin": subprocess.DEVNULL,
         }
 
-    def stage(self, module: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def stage(self, script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a stage's script as dvc.yaml does, without DVC."""
-        return self.run("python", "-m", f"quartet.{module}", *arguments, check=False, PYTHONPATH="src", **env)
+        return self.run("python", f"src/{script}.py", *arguments, check=False, **env)
+
+    def quartet(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run the program `quartet` with this copy's code."""
+        return self.run("quartet", *arguments, check=False, PYTHONPATH=str(self.root / "src"), **env)
 
 
 def clone(folder: Path) -> Project:

@@ -8,14 +8,24 @@ import pickle
 import pytest
 import torch
 
-from quartet.checkpoint import CheckpointFile
+from quartet.base.params import Hyperparameters
+from quartet.training.checkpoint import CheckpointFile
+from quartet.training.record import TrainingRecord
 
+SETTINGS = Hyperparameters(
+    classes=10, bn=False, epochs=2, batch_size=20, lr=0.001, schedule="constant", augment=False, seed=0
+)
 STATE = {"history": [(1, 0.5, 0.4, 0.9), (2, 0.4, 0.3, 0.95)], "weights": torch.arange(1_000.0)}
+
+
+def of(name="ten", code="mine"):
+    """The checkpoint of a training of this name, by this code."""
+    return CheckpointFile(TrainingRecord(name, SETTINGS, ((0,),), "sample", {}, code))
 
 
 @pytest.fixture
 def checkpoint(workspace):
-    kept = CheckpointFile("ten", "mine")
+    kept = of()
     kept.save(STATE)
     return kept
 
@@ -32,23 +42,23 @@ def ignored(checkpoint, capsys):
 
 
 def test_a_state_is_loaded_as_it_was_saved(checkpoint, capsys):
-    found = CheckpointFile("ten", "mine").load()
+    found = of().load()
     assert found["history"] == STATE["history"]
     assert torch.equal(found["weights"], STATE["weights"])
     assert capsys.readouterr() == ("ten: resumed after epoch 2\n", "")
 
 
 def test_without_a_file_there_is_no_state_and_no_word(workspace, capsys):
-    assert CheckpointFile("ten", "mine").load() is None
+    assert of().load() is None
     assert capsys.readouterr() == ("", "")
 
 
 def test_another_trainings_checkpoint_is_ignored(checkpoint, capsys):
-    assert "other parameters, data or code" in ignored(CheckpointFile("ten", "another"), capsys)
+    assert "other parameters, data or code" in ignored(of(code="another"), capsys)
 
 
 def test_trainings_have_checkpoints_of_their_own(checkpoint):
-    assert CheckpointFile("four", "mine").load() is None
+    assert of("four").load() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04", b"\x80\x04.", pickle.dumps([1, 2]), b"\0" * 1_000])
@@ -94,7 +104,7 @@ class Trap:
 
 
 def test_a_malicious_pickle_is_ignored_and_not_executed(checkpoint, workspace, capsys):
-    for content in (pickle.dumps(Trap(), protocol=2), saved({"fingerprint": "mine", "state": Trap()})):
+    for content in (pickle.dumps(Trap(), protocol=2), saved({"fingerprint": checkpoint.fingerprint, "state": Trap()})):
         checkpoint.path.write_bytes(content)
         ignored(checkpoint, capsys)
         seal(checkpoint, content)
@@ -117,3 +127,13 @@ def test_saving_replaces_the_state_and_leaves_no_other_file(checkpoint):
     checkpoint.save({"history": [(1, 0.5, 0.4, 0.9)]})
     assert len(checkpoint.load()["history"]) == 1
     assert [path.name for path in checkpoint.path.parent.iterdir()] == ["ten.pt"]
+
+
+def test_what_a_killed_training_left_half_saved_is_removed(checkpoint):
+    half, others = (checkpoint.path.with_name(f".{name}.pt.k3pt_9ab.part") for name in ("ten", "four"))
+    for path in (half, others):
+        path.write_bytes(b"half")
+    with checkpoint:
+        assert not half.exists()
+        assert checkpoint.load()["history"] == STATE["history"]
+    assert others.read_bytes() == b"half"

@@ -6,8 +6,9 @@ import struct
 import numpy as np
 import pytest
 
-from quartet import data, files, idx, paths
-from quartet.errors import InputError
+from quartet.base import files, paths
+from quartet.base.errors import InputError
+from quartet.data import idx, splits
 
 
 @pytest.fixture
@@ -23,16 +24,16 @@ def pair(tmp_path):
 
 @pytest.fixture
 def saved(workspace, tiny):
-    data.save_split("train", tiny)
-    path = data.split_path("train")
+    splits.save_split("train", tiny)
+    path = paths.split("train")
     files.write_record(paths.MANIFEST, {"data": "sample", "splits": {"train": {"sha256": files.sha256(path)}}})
     return path
 
 
 def test_a_pair_of_files_is_read(pair, tiny):
-    found = data.read_pair(*pair(tiny.images, tiny.labels))
-    np.testing.assert_array_equal(found.images, tiny.images)
-    np.testing.assert_array_equal(found.labels, tiny.labels)
+    images, labels = idx.read_pair(*pair(tiny.images, tiny.labels))
+    np.testing.assert_array_equal(images, tiny.images)
+    np.testing.assert_array_equal(labels, tiny.labels)
 
 
 @pytest.mark.parametrize(
@@ -47,14 +48,14 @@ def test_a_pair_of_files_is_read(pair, tiny):
 )
 def test_a_pair_that_does_not_fit_is_refused(pair, shape, labels, problem):
     with pytest.raises(InputError, match=problem):
-        data.read_pair(*pair(np.zeros(shape), labels))
+        idx.read_pair(*pair(np.zeros(shape), labels))
 
 
 @pytest.mark.parametrize(
     ("count", "fraction", "held_out"), [(2, 0.5, 1), (10, 0.1, 1), (999, 0.25, 250), (60_000, 0.1, 6_000)]
 )
 def test_a_split_loses_no_image_and_takes_none_twice(count, fraction, held_out):
-    train, validation = data.split_indices(count, fraction, seed=3)
+    train, validation = splits.split_indices(count, fraction, seed=3)
     assert len(validation) == held_out
     assert sorted([*train.tolist(), *validation.tolist()]) == list(range(count))
     assert (np.diff(train) > 0).all()
@@ -62,16 +63,16 @@ def test_a_split_loses_no_image_and_takes_none_twice(count, fraction, held_out):
 
 
 def test_a_split_comes_from_its_seed_alone():
-    first = data.split_indices(1_000, 0.1, seed=1)
+    first = splits.split_indices(1_000, 0.1, seed=1)
     np.random.default_rng(9).random(5)
-    second, other = data.split_indices(1_000, 0.1, seed=1), data.split_indices(1_000, 0.1, seed=2)
+    second, other = splits.split_indices(1_000, 0.1, seed=1), splits.split_indices(1_000, 0.1, seed=2)
     np.testing.assert_array_equal(first[1], second[1])
     assert set(first[1].tolist()) != set(other[1].tolist())
 
 
 def test_a_split_draws_from_everywhere():
     # Of 1,000 drawn from 10,000, each tenth holds 100 on average; 40 is 6 standard deviations off.
-    _, validation = data.split_indices(10_000, 0.1, seed=0)
+    _, validation = splits.split_indices(10_000, 0.1, seed=0)
     tenths = np.bincount(validation // 1_000, minlength=10)
     assert tenths.min() > 40
 
@@ -79,29 +80,69 @@ def test_a_split_draws_from_everywhere():
 @pytest.mark.parametrize(("count", "fraction"), [(10, 0.01), (10, 0.99), (1, 0.5), (0, 0.5)])
 def test_a_fraction_that_leaves_a_split_empty_is_refused(count, fraction):
     with pytest.raises(InputError, match=f"data.validation_fraction: {fraction} of {count} images"):
-        data.split_indices(count, fraction, seed=0)
+        splits.split_indices(count, fraction, seed=0)
+
+
+def test_dividing_gives_each_image_once_and_keeps_the_test_set(tiny):
+    test = splits.Split(tiny.images[:50], tiny.labels[:50])
+    divided = splits.divide(tiny, test, 0.5, seed=0)
+    assert tuple(divided) == splits.SPLITS
+    assert divided["test"] is test
+    halves = divided["train"], divided["validation"]
+    given = zip(tiny.images, tiny.labels, strict=True)
+    found = (pair for half in halves for pair in zip(half.images, half.labels, strict=True))
+    assert sorted((image.tobytes(), int(label)) for image, label in found) == sorted(
+        (image.tobytes(), int(label)) for image, label in given
+    )
+
+
+@pytest.mark.parametrize("digit", [0, 7, 9])
+def test_a_test_set_without_some_digit_is_refused(tiny, digit):
+    kept = tiny.labels != digit
+    with pytest.raises(InputError, match=f"split test: no image of digit {digit}; "):
+        splits.divide(tiny, splits.Split(tiny.images[kept], tiny.labels[kept]), 0.5, seed=0)
+
+
+def test_all_splits_are_saved_with_a_manifest_of_them(workspace, tiny):
+    parts = (
+        (tiny.images[:90], tiny.images[90:200], tiny.images[200:]),
+        (tiny.labels[:90], tiny.labels[90:200], tiny.labels[200:]),
+    )
+    divided = {name: splits.Split(*arrays) for name, *arrays in zip(splits.SPLITS, *parts, strict=True)}
+    splits.save_all(divided, "mnist")
+    manifest = splits.load_manifest()
+    assert manifest["data"] == "mnist"
+    assert {name: described["images"] for name, described in manifest["splits"].items()} == dict(
+        zip(splits.SPLITS, (90, 110, 10), strict=True)
+    )
+    for name, split in divided.items():
+        found = splits.load_split(name)
+        np.testing.assert_array_equal(found.images, split.images)
+        np.testing.assert_array_equal(found.labels, split.labels)
+        counts = [split.labels.tolist().count(digit) for digit in range(10)]
+        assert manifest["splits"][name]["digit_counts"] == counts
 
 
 def test_digits_are_counted():
-    assert data.digit_counts(np.array([9, 0, 0, 3], dtype=np.uint8)) == [2, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert splits.digit_counts(np.array([9, 0, 0, 3], dtype=np.uint8)) == [2, 0, 0, 1, 0, 0, 0, 0, 0, 1]
 
 
 def test_digits_become_the_place_of_their_group():
-    merged = data.merge(np.arange(10, dtype=np.uint8), [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]])
+    merged = splits.merge(np.arange(10, dtype=np.uint8), [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]])
     assert merged.dtype == np.int64
     assert merged.tolist() == [0, 1, 2, 2, 3, 2, 0, 1, 2, 3]
 
 
 def test_groups_of_one_digit_change_nothing(tiny):
-    np.testing.assert_array_equal(data.merge(tiny.labels, [[digit] for digit in range(10)]), tiny.labels)
+    np.testing.assert_array_equal(splits.merge(tiny.labels, [[digit] for digit in range(10)]), tiny.labels)
 
 
 def test_a_class_is_called_by_its_digits():
-    assert data.class_names([[0, 6], [1], [2, 3, 5, 8]]) == ["0·6", "1", "2·3·5·8"]
+    assert splits.class_names([[0, 6], [1], [2, 3, 5, 8]]) == ["0·6", "1", "2·3·5·8"]
 
 
 def test_a_split_that_is_saved_is_read_back(saved, tiny):
-    found = data.load_split("train")
+    found = splits.load_split("train")
     assert found.images.dtype == found.labels.dtype == np.uint8
     np.testing.assert_array_equal(found.images, tiny.images)
     np.testing.assert_array_equal(found.labels, tiny.labels)
@@ -109,7 +150,7 @@ def test_a_split_that_is_saved_is_read_back(saved, tiny):
 
 def test_equal_splits_are_equal_bytes_of_nothing_else(saved, tiny):
     before = saved.read_bytes()
-    data.save_split("train", data.Split(tiny.images.copy(), tiny.labels.copy()))
+    splits.save_split("train", splits.Split(tiny.images.copy(), tiny.labels.copy()))
     assert saved.read_bytes() == before
     # The container's bytes, by its specification: the header's length, the header, then the arrays and nothing more.
     header = json.loads(before[8 : 8 + struct.unpack("<Q", before[:8])[0]])
@@ -123,13 +164,13 @@ def test_a_flipped_bit_is_found(saved):
     content[len(content) // 2] ^= 1
     saved.write_bytes(content)
     with pytest.raises(InputError, match=r"train\.safetensors: its SHA-256 is not the one in .*manifest\.json: damaged"):
-        data.load_split("train")
+        splits.load_split("train")
 
 
 def test_a_missing_split_is_named(saved):
     saved.unlink()
     with pytest.raises(InputError, match=r"train\.safetensors: missing; `dvc repro` makes it"):
-        data.load_split("train")
+        splits.load_split("train")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +188,7 @@ def test_a_damaged_manifest_is_named(saved, manifest, problem):
     if manifest is not None:
         paths.MANIFEST.write_text(manifest, encoding="utf-8")
     with pytest.raises(InputError, match=problem):
-        data.load_split("train")
+        splits.load_split("train")
 
 
 @pytest.mark.parametrize("content", ["no tensors", "", "PK\x03\x04 a zip file"])
@@ -155,4 +196,4 @@ def test_a_file_that_is_no_split_is_refused_though_its_digest_is_right(saved, co
     saved.write_text(content, encoding="utf-8")
     files.write_record(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(saved)}}})
     with pytest.raises(InputError, match="not what preprocess writes: damaged"):
-        data.load_split("train")
+        splits.load_split("train")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from quartet import data, fetch, files, idx, paths, sample
+import fetch
+from quartet.base import files, paths
+from quartet.data import idx, sample, sources
 
 pytest_plugins = ["misbehaving_server"]
 
@@ -28,8 +30,8 @@ SHAPES = {
 def test_the_shipped_table_is_that_of_the_real_files(name, tmp_path):
     if not REAL.is_dir():
         pytest.skip("real MNIST is not at hand: set QUARTET_MNIST to a directory of its four files")
-    known = fetch.MNIST[name]
-    content = fetch.obtain(name, str(REAL))  # verified against the table's unpacked hash
+    known = sources.MNIST[name]
+    content = sources.obtain(name, str(REAL))  # verified against the table's unpacked hash
     assert len(content) == known.size
     (tmp_path / name).write_bytes(content)
     assert idx.read(tmp_path / name, len(SHAPES[name])).shape == SHAPES[name]
@@ -46,8 +48,8 @@ def test_a_mirror_gives_the_four_files_and_the_record(fetching, capsys):
     output = capsys.readouterr()
     assert output.out.splitlines()[-1] == "fetch: MNIST in data/raw/, verified"
     assert output.err == ""
-    split = data.read_pair(paths.RAW / "train-images-idx3-ubyte", paths.RAW / "train-labels-idx1-ubyte")
-    assert split.images.shape == (120, 28, 28)
+    images, labels = idx.read_pair(paths.RAW / "train-images-idx3-ubyte", paths.RAW / "train-labels-idx1-ubyte")
+    assert (images.shape, labels.shape) == ((120, 28, 28), (120,))
 
 
 def test_the_record_says_what_the_data_is_and_nothing_of_where_and_when(fetching):
@@ -63,7 +65,7 @@ def test_files_at_hand_need_no_network(fetching, monkeypatch, capsys):
     fetch.main()
     assert fetching.server.requests == []
     # 192.0.2.0/24 is reserved for documentation: no route leads there, and trying would take CONNECT_SECONDS.
-    monkeypatch.setattr(fetch, "MIRRORS", ("http://192.0.2.1/",))
+    monkeypatch.setattr(sources, "MIRRORS", ("http://192.0.2.1/",))
     fetch.main()
     assert "MNIST's files are in data/raw/ already: http://192.0.2.1/ not asked" in capsys.readouterr().out
     assert fetching.raw() == fetching.contents
@@ -144,7 +146,7 @@ def test_a_directory_is_taken_as_it_is_spelt(fetching, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("end", ["/", ""])
 def test_an_http_url_gives_the_files_with_and_without_a_last_slash(end, fetching, monkeypatch):
-    monkeypatch.setattr(fetch, "MIRRORS", ())
+    monkeypatch.setattr(sources, "MIRRORS", ())
     monkeypatch.setenv("QUARTET_MNIST", fetching.server.url().rstrip("/") + end)
     fetch.main()
     assert fetching.raw() == fetching.contents
@@ -177,7 +179,7 @@ def test_the_home_directory_may_be_a_tilde(fetching, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fault", ["encoding", "encoding-lie"])
 def test_a_server_that_calls_the_packing_an_encoding_is_understood(fault, fetching, monkeypatch):
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url(fault),))
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url(fault),))
     fetch.main()
     assert fetching.raw() == fetching.contents
 
@@ -190,19 +192,32 @@ def test_the_alarm_is_off_afterwards(fetching):
     assert signal.getsignal(signal.SIGALRM) is before
 
 
-def test_strangers_in_the_folder_are_removed(fetching):
-    paths.RAW.mkdir(parents=True)
-    for name in (".t10k-labels-idx1-ubyte.abc123.part", "train-images-idx3-ubyte.gz", "notes.txt"):
-        (paths.RAW / name).write_bytes(b"left behind")
-    fetch.main()
-    assert fetching.raw() == fetching.contents
+@pytest.mark.parametrize("source", ["mnist", "sample"])
+def test_a_users_files_stay_and_our_half_written_ones_go(source, fetching):
+    fetching.source(source)
+    users = [
+        "notes.txt",
+        "train-images-idx3-ubyte.gz",
+        ".notes.txt.abc_1234.part",
+        f".{idx.FILES[0]}.mine.part",
+        "scans/notes.txt",
+    ]
+    ours = [f".{name}.abc_1234.part" for name in (*idx.FILES, "source.json")]
+    (paths.RAW / "scans").mkdir(parents=True)
+    for name in (*users, *ours):
+        (paths.RAW / name).write_text(f"what lies in {name}", encoding="utf-8")
+    for _ in range(2):
+        fetch.main()
+        found = {path.relative_to(paths.RAW).as_posix() for path in paths.RAW.rglob("*") if path.is_file()}
+        assert found == {*users, *idx.FILES, "source.json"}
+        for name in users:
+            assert (paths.RAW / name).read_text(encoding="utf-8") == f"what lies in {name}"
 
 
 def test_the_stage_runs_as_dvc_runs_it(fetching):
     fetching.source("sample")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-m", "quartet.fetch"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, ROOT / "src/fetch.py"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "SAMPLE DATA" in result.stdout
     assert {path.name for path in paths.RAW.iterdir()} == {*SHAPES, "source.json"}

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from quartet import fetch, paths
-from quartet.errors import InputError, WorkError
+import fetch
+from quartet.base import paths
+from quartet.base.errors import InputError, WorkError
+from quartet.data import download, sources
 
 pytest_plugins = ["misbehaving_server"]
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST, SECOND, THIRD, FOURTH = fetch.MNIST
+FIRST, SECOND, THIRD, FOURTH = sources.MNIST
 MEBIBYTE = 1 << 20
 
 HASH = "its SHA-256 is not that of MNIST's file"
@@ -56,11 +58,11 @@ def one_warning(capsys):
 @pytest.mark.parametrize("fault", REASONS)
 def test_a_bad_mirror_is_told_and_the_next_one_serves(fault, fetching, monkeypatch, capsys):
     bad = fetching.server.url(fault, THIRD)
-    monkeypatch.setattr(fetch, "MIRRORS", (bad, fetching.server.url()))
+    monkeypatch.setattr(sources, "MIRRORS", (bad, fetching.server.url()))
     if fault.startswith("stall"):
-        monkeypatch.setattr(fetch, "READ_SECONDS", 0.3)
+        monkeypatch.setattr(download, "READ_SECONDS", 0.3)
     if fault.startswith("drip"):
-        monkeypatch.setattr(fetch, "FILE_SECONDS", 1)
+        monkeypatch.setattr(download, "FILE_SECONDS", 1)
     started = time.monotonic()
     tracemalloc.start()
     try:
@@ -83,8 +85,8 @@ def test_a_bad_mirror_is_told_and_the_next_one_serves(fault, fetching, monkeypat
 
 
 def test_a_mirror_that_fails_once_is_asked_again(fetching, monkeypatch, capsys):
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("once-bad", SECOND),))
-    monkeypatch.setattr(fetch, "RETRIES", 1)
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("once-bad", SECOND),))
+    monkeypatch.setattr(download, "RETRIES", 1)
     fetch.main()
     assert fetching.server.requests == [f"{FIRST}.gz", *2 * [f"{SECOND}.gz"], f"{THIRD}.gz", f"{FOURTH}.gz"]
     assert fetching.raw() == fetching.contents
@@ -93,23 +95,23 @@ def test_a_mirror_that_fails_once_is_asked_again(fetching, monkeypatch, capsys):
 
 def test_a_retry_is_within_the_time_of_the_file(fetching, monkeypatch, capsys):
     """A mirror that stalls each time must not take FILE_SECONDS for each try."""
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("drip-body", THIRD), fetching.server.url()))
-    monkeypatch.setattr(fetch, "RETRIES", 1000)
-    monkeypatch.setattr(fetch, "FILE_SECONDS", 1)
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("drip-body", THIRD), fetching.server.url()))
+    monkeypatch.setattr(download, "RETRIES", 1000)
+    monkeypatch.setattr(download, "FILE_SECONDS", 1)
     fetch.main()
     assert "not done after 1 s" in one_warning(capsys)
     assert fetching.server.requests.count(f"{THIRD}.gz") == 2  # one from each mirror
 
 
 def test_an_endless_body_of_a_redirect_is_not_read(fetching, monkeypatch):
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("redirect-endless"),))
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("redirect-endless"),))
     fetch.main()
     assert fetching.raw() == fetching.contents
     assert fetching.server.sent < 64 * MEBIBYTE  # what the sockets buffer, and not the 256 MiB that there are
 
 
 def test_a_mirror_that_fails_the_third_file_has_served_two(fetching, monkeypatch):
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("404", THIRD),))
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("404", THIRD),))
     fetching.source("mnist")
     with pytest.raises(WorkError):
         fetch.main()
@@ -117,7 +119,7 @@ def test_a_mirror_that_fails_the_third_file_has_served_two(fetching, monkeypatch
     assert fetching.raw() == kept
     assert not paths.SOURCE.exists()  # nothing may take half of MNIST for MNIST
     fetching.server.requests.clear()
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url(),))
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url(),))
     fetch.main()
     assert fetching.server.requests == [f"{THIRD}.gz", f"{FOURTH}.gz"]
     assert fetching.raw() == fetching.contents
@@ -127,15 +129,15 @@ def test_a_refused_connection_is_told_and_the_next_mirror_serves(fetching, monke
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, so that nobody else gets the port, and not listening
         bad = f"http://127.0.0.1:{closed.getsockname()[1]}/"
-        monkeypatch.setattr(fetch, "MIRRORS", (bad, fetching.server.url()))
+        monkeypatch.setattr(sources, "MIRRORS", (bad, fetching.server.url()))
         fetch.main()
     assert one_warning(capsys) == f"quartet: warning: {bad}: {FIRST}: Connection refused"
     assert fetching.raw() == fetching.contents
 
 
 def test_where_every_mirror_stalls_auto_comes_to_the_sample_soon(fetching, monkeypatch, capsys):
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("stall-headers"), fetching.server.url("drip-headers")))
-    monkeypatch.setattr(fetch, "FILE_SECONDS", 1)  # less than READ_SECONDS: it bounds the waits' sum
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("stall-headers"), fetching.server.url("drip-headers")))
+    monkeypatch.setattr(download, "FILE_SECONDS", 1)  # less than READ_SECONDS: it bounds the waits' sum
     started = time.monotonic()
     fetch.main()
     assert time.monotonic() - started < 20
@@ -145,7 +147,7 @@ def test_where_every_mirror_stalls_auto_comes_to_the_sample_soon(fetching, monke
 
 def test_where_nothing_serves_the_error_says_which_files_to_put_where(fetching, monkeypatch):
     urls = fetching.server.url("403"), fetching.server.url("500")
-    monkeypatch.setattr(fetch, "MIRRORS", urls)
+    monkeypatch.setattr(sources, "MIRRORS", urls)
     fetching.source("mnist")
     with pytest.raises(WorkError) as caught:
         fetch.main()
@@ -161,12 +163,12 @@ def test_where_nothing_serves_the_error_says_which_files_to_put_where(fetching, 
     ):
         assert part in message
     assert "\n" not in message
-    assert list(paths.RAW.iterdir()) == []
+    assert not paths.RAW.exists()
 
 
 def test_where_nothing_serves_auto_takes_the_sample_loudly(fetching, monkeypatch, capsys):
     # The first file is had: of MNIST and the sample there must be no mixture.
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("404", SECOND),))
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("404", SECOND),))
     fetch.main()
     assert json.loads(paths.SOURCE.read_text())["data"] == "sample"
     assert {name: len(content) for name, content in fetching.raw().items()} == {
@@ -198,7 +200,7 @@ def test_what_the_user_names_is_never_replaced_by_mirrors_or_sample(place, sourc
     monkeypatch.setenv("QUARTET_MNIST", named)
     with pytest.raises(WorkError, match=re.escape(f"({named}: {FIRST}: {reason}")):
         fetch.main()
-    assert list(paths.RAW.iterdir()) == []
+    assert not paths.RAW.exists()
 
 
 def test_sample_and_a_named_place_contradict_each_other(fetching, tmp_path, monkeypatch):
@@ -212,7 +214,7 @@ def test_sample_and_a_named_place_contradict_each_other(fetching, tmp_path, monk
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "altered", "longer", "removed"])
-@pytest.mark.parametrize("name", fetch.MNIST)
+@pytest.mark.parametrize("name", sources.MNIST)
 def test_a_damaged_file_at_hand_is_found_and_fetched_again(name, damage, fetching):
     fetch.main()
     path, content = paths.RAW / name, fetching.contents[name]
@@ -288,17 +290,28 @@ def test_a_bad_unpacked_file_in_a_directory_is_an_error(fault, fetching, tmp_pat
     refuses_the_third(fetching, folder, "not MNIST's file: expected 78,416 bytes of")
 
 
-def test_a_users_files_put_into_the_wrong_place_are_not_deleted_by_a_failing_run(fetching, monkeypatch):
+def test_a_users_files_put_into_the_wrong_place_are_not_deleted(fetching, monkeypatch):
     """The packed files in data/raw/ itself: a likely slip, and they may have been carried there by hand."""
     fetching.put(fetching.workspace / paths.RAW)
     fetching.source("mnist")
-    monkeypatch.setattr(fetch, "MIRRORS", (fetching.server.url("404"),))
+    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("404"),))
     with pytest.raises(WorkError):
         fetch.main()
     assert {f"{name}.gz" for name in fetching.contents} <= set(fetching.raw())
     monkeypatch.setenv("QUARTET_MNIST", str(paths.RAW))
     fetch.main()
-    assert fetching.raw() == fetching.contents
+    packed = {f"{name}.gz": content for name, content in fetching.packed.items()}
+    assert fetching.raw() == {**fetching.contents, **packed}
+
+
+def test_a_failing_run_removes_what_a_killed_one_left(fetching, monkeypatch):
+    paths.RAW.mkdir(parents=True)
+    (paths.RAW / f".{FIRST}.abc_1234.part").write_bytes(b"half")
+    (paths.RAW / "notes.txt").write_bytes(b"a user's")
+    monkeypatch.setenv("QUARTET_MNIST", fetching.server.url("404"))
+    with pytest.raises(WorkError):
+        fetch.main()
+    assert fetching.raw() == {"notes.txt": b"a user's"}
 
 
 def test_a_failing_run_takes_the_old_record_away(fetching, monkeypatch):
@@ -312,13 +325,15 @@ def test_a_failing_run_takes_the_old_record_away(fetching, monkeypatch):
 
 # The stage as a process of its own. ###################################################################################
 
-# The stage with the tiny MNIST in the real one's place, which `python -m quartet.fetch` has no way to name.
+# The stage with the tiny MNIST in the real one's place, which `python src/fetch.py` has no way to name.
 TINY = """
 import json, signal, sys
-from quartet import errors, fetch
+import fetch
+from quartet.base import process
+from quartet.data import download, sources
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores Ctrl-C
-fetch.MNIST = {name: fetch.Known(*known) for name, known in json.load(sys.stdin).items()}
-errors.run(fetch.main)
+sources.MNIST = {name: download.Known(*known) for name, known in json.load(sys.stdin).items()}
+process.run(fetch.main)
 """
 
 
@@ -337,7 +352,7 @@ def start_tiny(environment):
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.stdin.write(json.dumps(fetch.MNIST))
+    process.stdin.write(json.dumps(sources.MNIST))
     process.stdin.close()
     return process
 
@@ -354,7 +369,7 @@ def end(process, sent):
 def test_the_stage_ends_in_one_line_and_status_1(place, fetching, tmp_path, environment):
     named = str(tmp_path / "missing") if place == "missing directory" else fetching.server.url("404")
     result = subprocess.run(
-        [sys.executable, "-m", "quartet.fetch"],
+        [sys.executable, ROOT / "src/fetch.py"],
         env={**environment, "QUARTET_MNIST": named},
         capture_output=True,
         text=True,
@@ -365,7 +380,7 @@ def test_the_stage_ends_in_one_line_and_status_1(place, fetching, tmp_path, envi
     told, error = result.stderr.splitlines()
     assert told.startswith(f"quartet: warning: {named}: {FIRST}: ")
     assert error.startswith(f"quartet: error: MNIST cannot be had ({named}: {FIRST}: ")
-    assert list(paths.RAW.iterdir()) == []
+    assert not paths.RAW.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -384,7 +399,7 @@ def test_a_run_killed_in_a_download_is_made_up_for_by_the_next(number, fetching,
         assert list((tmp_path / "of-the-process").iterdir()) == []
     assert fetching.raw() == {name: fetching.contents[name] for name in (FIRST, SECOND)}
     # What a kill in the middle of a write would leave: see files.replacing.
-    (paths.RAW / f".{THIRD}.abc123.part").write_bytes(fetching.contents[THIRD][:1000])
+    (paths.RAW / f".{THIRD}.abc_1234.part").write_bytes(fetching.contents[THIRD][:1000])
 
     fetching.server.requests.clear()
     status, stderr = end(start_tiny({**environment, "QUARTET_MNIST": fetching.server.url()}), None)

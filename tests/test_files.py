@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from quartet import files
-from quartet.errors import InputError
+from quartet.base import files
+from quartet.base.errors import InputError
 
 
 def names(folder):
@@ -48,6 +48,24 @@ def test_an_error_leaves_nothing_where_there_was_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_only_what_was_half_written_of_these_files_is_removed(tmp_path):
+    one, two, missing = tmp_path / "history.csv", tmp_path / "below" / "model", tmp_path / "no folder" / "file"
+    killed = []
+    for path in (one, two):
+        with files.replacing(path):
+            killed += path.parent.glob(".*")
+    assert len(killed) == 2
+    others = [".history.csv.part", "history.csv.ab12cd34.part", ".other.csv.ab12cd34.part", ".history.csv.ab12cd34.part.bak"]
+    below = tmp_path / "below" / ".history.csv.ab12cd34.part"
+    for path in (*killed, *(tmp_path / name for name in others), below):
+        path.write_bytes(b"half")
+    files.remove_parts(one, two, missing)
+    assert names(tmp_path) == sorted([*others, "below", "history.csv"])
+    assert names(tmp_path / "below") == [".history.csv.ab12cd34.part", "model"]
+    files.remove_parts(one, two, missing)
+    assert one.exists()
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002])
 def test_permissions_follow_the_umask(tmp_path, mask):
     path = tmp_path / "file"
@@ -70,6 +88,15 @@ def test_equal_values_are_equal_json_whatever_their_order(tmp_path):
     assert files.read_json(first) == {"a": {"c": "2·3", "d": None}, "b": [1, 2.5]}
 
 
+def test_json_keeps_its_own_order_if_it_is_told_to(tmp_path):
+    value = {"b": 1, "a": {"d": 2, "c": 3}}
+    files.write_json(tmp_path / "file", value, sort_keys=False)
+    assert list(files.read_json(tmp_path / "file")) == ["b", "a"]
+    assert list(files.read_json(tmp_path / "file")["a"]) == ["d", "c"]
+    files.write_json(tmp_path / "file", value)
+    assert list(files.read_json(tmp_path / "file")) == ["a", "b"]
+
+
 def test_numbers_survive_json_bit_for_bit(tmp_path):
     values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 2**53 + 1]
     files.write_json(tmp_path / "file", values)
@@ -82,6 +109,7 @@ def test_rows_survive_csv(tmp_path):
     files.write_csv(path, iter(rows))
     assert path.read_bytes().startswith("name,value\n2·3·5·8,0.3333333333333333\n".encode())
     assert b"\r" not in path.read_bytes()
+    assert files.csv_bytes(iter(rows)) == path.read_bytes()
     assert files.read_csv(path) == [{key: str(value) for key, value in row.items()} for row in rows]
 
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import struct
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from quartet import idx
-from quartet.errors import InputError
+from quartet.base import paths
+from quartet.base.errors import InputError
+from quartet.data import idx
 
 IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 3) + bytes(range(12))
 
@@ -73,6 +76,33 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_asked_for(f
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A project's root, not the working directory, with four files that a record describes as MNIST's."""
+    (tmp_path / "root" / paths.RAW).mkdir(parents=True)
+    for name in idx.FILES:
+        (tmp_path / "root" / paths.RAW / name).write_bytes(name.encode())
+    idx.record("mnist", tmp_path / "root")
+    return tmp_path / "root"
+
+
+def test_the_record_says_which_data_and_identifies_each_file(recorded, monkeypatch):
+    written = json.loads((recorded / paths.SOURCE).read_text(encoding="utf-8"))
+    assert written["data"] == "mnist"
+    assert written["sha256"] == {name: hashlib.sha256(name.encode()).hexdigest() for name in idx.FILES}
+    monkeypatch.chdir(recorded)
+    assert idx.check() == "mnist"
+
+
+@pytest.mark.parametrize("name", [*idx.FILES, "source.json"])
+def test_a_file_that_was_changed_after_the_record_is_named(recorded, name, monkeypatch):
+    path = recorded / paths.RAW / name
+    path.write_bytes(path.read_bytes().replace(b"t", b"T", 1))
+    monkeypatch.chdir(recorded)
+    with pytest.raises(InputError, match=rf"data/raw/{name}: .*: damaged; .*single-item fetch`"):
+        idx.check()
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -60,7 +60,7 @@ def the_run(project):
 @contextlib.contextmanager
 def started(project: Project, *command: str, **env: str):
     """A command that runs beside the test, in a process group of its own; none of it outlives the block."""
-    process = project.start(*command, PYTHONPATH="src", **env)
+    process = project.start(*command, **env)
     try:
         yield process
     finally:
@@ -80,11 +80,14 @@ def read_until(process, words: str) -> str:
     raise AssertionError(f"no '{words}' in:\n{''.join(lines)}")
 
 
+def trainings_of(process) -> list[psutil.Process]:
+    """The trainings that `dvc repro` runs: one, or none yet."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "src/train.py" in child.cmdline()]
+
+
 def training_of(process) -> psutil.Process:
-    """The training that `dvc repro` runs."""
-    (training,) = [
-        child for child in psutil.Process(process.pid).children(recursive=True) if "quartet.train" in child.cmdline()
-    ]
+    (training,) = trainings_of(process)
     return training
 
 
@@ -155,7 +158,7 @@ def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(proje
 def test_a_training_whose_dvc_is_killed_before_it_begins_stops_too(project):
     with started(project, *REPRO) as process:
         read_until(process, "Running stage")
-        while not [child for child in psutil.Process(process.pid).children(recursive=True) if "-m" in child.cmdline()]:
+        while not trainings_of(process):
             assert process.poll() is None
         process.kill()
         process.wait()
@@ -210,9 +213,9 @@ def test_the_run_of_a_killed_training_is_closed_by_sync_and_goes_on_afterwards(p
         read_until(process, "epoch  3/")
         training_of(process).kill()
         process.communicate()
-    done = project.stage("sync")
+    done = project.quartet("sync")
     assert done.returncode == 0, done.stdout
     assert "was interrupted: closed as KILLED" in done.stdout
     assert the_run(project)["status"] == "KILLED"
-    assert project.stage("sync").stdout.count("\n") == 1
+    assert project.quartet("sync").stdout.count("\n") == 1
     assert resume(project) >= 3

@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import fetch
+import preprocess
 from project import ROOT
-from quartet import data, fetch, files, history, params, paths, preprocess, train, training
-from quartet.report import REPORT
+from quartet.base import files, params, paths
+from quartet.data import splits
+from quartet.evaluation import predictions
+from quartet.evaluation.report import REPORT
+from quartet.training import loop, record
 
 FOLDER = Path(os.environ.get("QUARTET_MNIST") or ROOT.parent / "shared/mnist")
 
@@ -24,16 +29,16 @@ def test_one_epoch_of_ten_is_in_the_known_band(tmp_path, monkeypatch) -> None:
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     fetch.main()
     preprocess.main()
-    assert [data.load_manifest()["splits"][name]["images"] for name in data.SPLITS] == [54_000, 6_000, 10_000]
+    assert [splits.load_manifest()["splits"][name]["images"] for name in splits.SPLITS] == [54_000, 6_000, 10_000]
     settings = params.load()
     hyperparameters = settings.hyperparameters("ten").model_copy(update={"epochs": 1})
-    groups = [list(group) for group in settings.class_groups(10)]
-    splits = [train.load_examples(name, groups) for name in ("train", "validation", "test")]
-    network, history = training.fit(hyperparameters, splits[0], splits[1])
+    groups = settings.class_groups(10)
+    train, validation, test = (loop.load_examples(name, groups) for name in splits.SPLITS)
+    network, history = loop.fit(hyperparameters, train, validation)
     # The report's first epoch ends at 93.08 % on its own split and seed.
     assert 0.91 < history[0].val_accuracy < 0.96
     assert 0.30 < history[0].train_loss < 0.48
-    loss, accuracy = training.evaluate(network, splits[2])
+    loss, accuracy = loop.evaluate(network, test)
     assert accuracy > 0.91
     assert torch.isfinite(torch.tensor(loss))
 
@@ -41,7 +46,8 @@ def test_one_epoch_of_ten_is_in_the_known_band(tmp_path, monkeypatch) -> None:
 @pytest.fixture
 def finished_on_mnist(monkeypatch):
     monkeypatch.chdir(ROOT)
-    unfinished = not all(paths.summary(name).exists() for name in params.TRAININGS)
+    settings = params.load()
+    unfinished = not all(paths.summary(name).exists() for name in settings.trainings)
     if (
         not paths.SOURCE.exists()
         or files.read_record(paths.SOURCE, "fetch")["data"] != "mnist"
@@ -50,20 +56,19 @@ def finished_on_mnist(monkeypatch):
     ):
         pytest.skip("needs a finished run on MNIST: QUARTET_MNIST=<directory of its files> make")
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml", "src"], check=False).returncode
-    settings = params.load()
-    trained = {name: history.read_summary(name)["hyperparameters"] for name in params.TRAININGS}
-    if changed or any(trained[name] != settings.hyperparameters(name).model_dump() for name in params.TRAININGS):
+    trained = {name: record.read(name).hyperparameters for name in settings.trainings}
+    if changed or any(trained[name] != settings.hyperparameters(name) for name in settings.trainings):
         pytest.skip("the parameters or the code are not the shipped ones")
 
 
-@pytest.mark.parametrize("name", params.VARIANTS)
+@pytest.mark.parametrize("name", REPORT)
 def test_a_variant_meets_the_report(finished_on_mnist, name) -> None:
     reported = REPORT[name]
     trainable, buffers = {"ten": (4_470, 0), "ten-bn": (4_526, 56), "four": (4_368, 0), "four-bn": (4_424, 56)}[name]
-    assert history.read_summary(name)["parameters"] == {"trainable": trainable, "non_trainable": buffers}
-    assert history.read(name)[-1].train_loss == pytest.approx(reported.train_loss, rel=0.15)
-    assert 100 * files.read_json(paths.metrics(name))["accuracy"] >= reported.test_accuracy - 0.2
+    assert record.read_summary(name)["parameters"] == {"trainable": trainable, "non_trainable": buffers}
+    assert record.read_history(name)[-1].train_loss == pytest.approx(reported.train_loss, rel=0.15)
+    assert 100 * predictions.read_metrics()[name]["accuracy"] >= reported.test_accuracy - 0.2
 
 
 def test_the_trial_reaches_98_7_percent(finished_on_mnist) -> None:
-    assert files.read_json(paths.metrics("trial"))["accuracy"] >= 0.987
+    assert predictions.read_metrics()["trial"]["accuracy"] >= 0.987

@@ -12,9 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from quartet import model, training
-from quartet.errors import InputError
-from quartet.params import Hyperparameters
+from quartet.base.errors import InputError
+from quartet.base.params import Hyperparameters
+from quartet.model import weights
+from quartet.model.inference import predict
+from quartet.model.network import build, layer_table, pixels, with_scores
+from quartet.training import loop
 from rounding import U, assert_within, reference
 
 pytestmark = pytest.mark.computes
@@ -25,7 +28,7 @@ SHAPES = {"ten": (10, False), "four": (4, False), "ten-bn": (10, True), "four-bn
 def seeded(classes, bn, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model.build(classes, bn).eval()
+        return build(classes, bn).eval()
 
 
 def describe(name):
@@ -41,7 +44,7 @@ def images(tiny):
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "ten-bn" / "model.safetensors"
-    model.save_weights(path, seeded(10, bn=True), describe("ten-bn"))
+    weights.save(path, seeded(10, bn=True), describe("ten-bn"))
     return path
 
 
@@ -52,7 +55,7 @@ def test_the_parameters_are_the_reports(name, expected):
     scale_and_shift = mean_and_variance = 2 * (16 + 8 + 4) if bn else 0
     assert by_hand + scale_and_shift == expected
     network = seeded(classes, bn)
-    rows = model.layer_table(network)
+    rows = layer_table(network)
     assert sum(row["trainable"] for row in rows) == expected
     assert sum(row["non_trainable"] for row in rows) == mean_and_variance
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
@@ -60,7 +63,7 @@ def test_the_parameters_are_the_reports(name, expected):
 
 @pytest.mark.parametrize(("classes", "bn"), SHAPES.values())
 def test_each_layers_output_is_the_reports(classes, bn):
-    rows = {row["layer"]: row["output_shape"] for row in model.layer_table(seeded(classes, bn))}
+    rows = {row["layer"]: row["output_shape"] for row in layer_table(seeded(classes, bn))}
     convolutions = {"conv1": [16, 28, 28], "conv2": [8, 14, 14], "conv3": [4, 4, 4]}
     pools = {"pool1": [16, 14, 14], "pool2": [8, 7, 7], "pool3": [4, 2, 2]}
     relus = {"relu1": pools["pool1"], "relu2": pools["pool2"], "relu3": convolutions["conv3"]}
@@ -71,7 +74,7 @@ def test_each_layers_output_is_the_reports(classes, bn):
 def test_the_layer_table_leaves_the_network_as_it_was():
     network = seeded(10, bn=True).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    model.layer_table(network)
+    layer_table(network)
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -79,44 +82,55 @@ def test_the_layer_table_leaves_the_network_as_it_was():
 @pytest.mark.parametrize(("classes", "bn"), SHAPES.values())
 def test_the_network_is_convolution_norm_relu_pool(classes, bn, images):
     network = seeded(classes, bn)
-    pixels = model.pixels(images)
+    inputs = pixels(images)
     with torch.no_grad():
         # Statistics and scales that matter, a negative scale among them.
-        network.train()(pixels)
+        network.train()(inputs)
         for layer in network.eval():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.weight.copy_(torch.linspace(-1, 2, len(layer.weight)))
                 layer.bias.copy_(torch.linspace(-0.5, 0.5, len(layer.bias)))
-        weights = {name: value.double() for name, value in network.state_dict().items()}
+        values = {name: value.double() for name, value in network.state_dict().items()}
         value = images.double().unsqueeze(1) / 255
         for place, (stride, padding) in enumerate([(1, 3), (1, 2), (2, 1)], start=1):
             value = functional.conv2d(
-                value, weights[f"conv{place}.weight"], weights[f"conv{place}.bias"], stride=stride, padding=padding
+                value, values[f"conv{place}.weight"], values[f"conv{place}.bias"], stride=stride, padding=padding
             )
             if bn:
-                norm = [weights[f"norm{place}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+                norm = [values[f"norm{place}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
                 value = functional.batch_norm(value, *norm)
             value = functional.relu(value)
             value = functional.max_pool2d(value, 2) if place < 3 else functional.avg_pool2d(value, 2)
-        expected = value.flatten(1) @ weights["output.weight"].T + weights["output.bias"]
-        _, bound = reference(network, pixels)
-        assert_within(network(pixels), (expected, bound))
+        expected = value.flatten(1) @ values["output.weight"].T + values["output.bias"]
+        _, bound = reference(network, inputs)
+        assert_within(network(inputs), (expected, bound))
 
 
 @pytest.mark.parametrize("bn", [False, True])
 def test_an_image_scores_the_same_alone_and_in_a_batch(bn, images):
     network = seeded(10, bn)
     with torch.inference_mode():
-        together = network(model.pixels(images[:20]))
-        alone = torch.cat([network(model.pixels(image[None])) for image in images[:20]])
-    exact = reference(network, model.pixels(images[:20]))
+        together = network(pixels(images[:20]))
+        alone = torch.cat([network(pixels(image[None])) for image in images[:20]])
+    exact = reference(network, pixels(images[:20]))
     assert_within(together, exact)
     assert_within(alone, exact)
 
 
+def test_predictions_do_not_depend_on_how_images_are_batched(images):
+    network = seeded(10, bn=False)
+    images = images.repeat(5, 1, 1)[:1_010]
+    logits = predict(network, images)
+    assert logits.shape == (1_010, 10)
+    exact, bound = reference(network, pixels(images))
+    assert_within(logits, (exact, bound))
+    assert_within(predict(network, images[:150]), (exact[:150], bound[:150]))
+    assert_within(predict(network, images[1_000:]), (exact[1_000:], bound[1_000:]))
+
+
 def test_pixels_are_scaled_from_0_to_1():
     images = torch.arange(2 * 28 * 28).remainder(256).to(torch.uint8).view(2, 28, 28)
-    found = model.pixels(images)
+    found = pixels(images)
     assert (found.shape, found.dtype) == ((2, 1, 28, 28), torch.float32)
     assert (found.min(), found.max()) == (0, 1)
     assert torch.equal(found.squeeze(1), torch.from_numpy(images.numpy().astype(np.float32) / np.float32(255)))
@@ -126,7 +140,7 @@ def test_pixels_are_scaled_from_0_to_1():
 def test_scores_are_the_sigmoid_of_the_logits_and_the_same_class_wins(images):
     network = seeded(10, bn=False)
     with torch.inference_mode():
-        logits, scores = network(model.pixels(images)), model.with_scores(network)(model.pixels(images))
+        logits, scores = network(pixels(images)), with_scores(network)(pixels(images))
     # An exponential, a sum and a quotient, each within a few units of float32.
     torch.testing.assert_close(scores.double(), 1 / (1 + torch.exp(-logits.double())), rtol=16 * U, atol=0)
     assert scores.min() > 0
@@ -153,30 +167,34 @@ def test_cross_entropy_on_sigmoid_outputs_cannot_reach_the_reports_loss_and_on_l
 def test_weights_are_read_back_bit_for_bit(tmp_path, name, images):
     network = seeded(*SHAPES[name])
     with torch.inference_mode():
-        network.train()(model.pixels(images))
+        network.train()(pixels(images))
     path = tmp_path / name / "model.safetensors"
-    model.save_weights(path, network, describe(name))
-    found, description = model.load_weights(path, name)
+    weights.save(path, network, describe(name))
+    found = weights.load(path, describe(name))
     assert not found.training
-    assert description == describe(name)
     expected = network.state_dict()
     assert list(found.state_dict()) == list(expected)
     assert all(torch.equal(value, expected[key]) for key, value in found.state_dict().items())
     with torch.inference_mode():
-        assert torch.equal(found(model.pixels(images)), network.eval()(model.pixels(images)))
+        assert torch.equal(found(pixels(images)), network.eval()(pixels(images)))
 
 
 def test_the_same_network_is_the_same_bytes_and_another_is_not(tmp_path, saved):
     again, other = tmp_path / "again", tmp_path / "other"
-    model.save_weights(again, seeded(10, bn=True), describe("ten-bn"))
-    model.save_weights(other, seeded(10, bn=True, seed=1), describe("ten-bn"))
+    weights.save(again, seeded(10, bn=True), describe("ten-bn"))
+    weights.save(other, seeded(10, bn=True, seed=1), describe("ten-bn"))
     assert again.read_bytes() == saved.read_bytes()
     assert other.read_bytes() != saved.read_bytes()
 
 
 def test_another_variants_weights_are_refused_by_name(saved):
     with pytest.raises(InputError, match=r"model\.safetensors: expected the weights of 'four', found those of 'ten-bn'"):
-        model.load_weights(saved, "four")
+        weights.load(saved, describe("four"))
+
+
+def test_weights_of_other_settings_are_refused(saved):
+    with pytest.raises(InputError, match="expected the weights of 'ten-bn', found those of other settings or data; `chmod"):
+        weights.load(saved, {**describe("ten-bn"), "data": "mnist"})
 
 
 def test_a_flipped_bit_of_any_weight_is_found(saved):
@@ -185,7 +203,7 @@ def test_a_flipped_bit_of_any_weight_is_found(saved):
     for place in (start, (start + len(content)) // 2, len(content) - 1):
         saved.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(InputError, match="not the content whose SHA-256 its header names: damaged"):
-            model.load_weights(saved, "ten-bn")
+            weights.load(saved, describe("ten-bn"))
 
 
 def test_a_changed_description_is_found(saved):
@@ -194,7 +212,7 @@ def test_a_changed_description_is_found(saved):
         assert old in content
         saved.write_bytes(content.replace(old, new, 1))
         with pytest.raises(InputError, match="not the content whose SHA-256 its header names: damaged"):
-            model.load_weights(saved, "ten-bn")
+            weights.load(saved, describe("ten-bn"))
 
 
 def test_a_file_cut_short_or_empty_is_refused(saved):
@@ -202,7 +220,7 @@ def test_a_file_cut_short_or_empty_is_refused(saved):
     for length in (0, 7, 100, len(content) - 1):
         saved.write_bytes(content[:length])
         with pytest.raises(InputError, match="not a safetensors file of this project's weights"):
-            model.load_weights(saved, "ten-bn")
+            weights.load(saved, describe("ten-bn"))
 
 
 def test_other_safetensors_files_are_refused(saved):
@@ -210,7 +228,7 @@ def test_other_safetensors_files_are_refused(saved):
     for content in (header, b"{}"):
         saved.write_bytes(struct.pack("<Q", len(content)) + content)
         with pytest.raises(InputError, match="not a safetensors file of this project's weights"):
-            model.load_weights(saved, "ten-bn")
+            weights.load(saved, describe("ten-bn"))
 
 
 class Trap:
@@ -225,16 +243,16 @@ def test_a_pickle_is_refused_and_not_executed(saved, tmp_path):
     sprung = tmp_path / "sprung"
     saved.write_bytes(pickle.dumps(Trap(sprung)))
     with pytest.raises(InputError, match="not a safetensors file"):
-        model.load_weights(saved, "ten-bn")
+        weights.load(saved, describe("ten-bn"))
     torch.save({"weights": Trap(sprung)}, saved)
     with pytest.raises(InputError, match="not a safetensors file"):
-        model.load_weights(saved, "ten-bn")
+        weights.load(saved, describe("ten-bn"))
     assert not sprung.exists()
 
 
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(InputError, match=r"model\.safetensors: missing; `dvc repro` makes it"):
-        model.load_weights(tmp_path / "ten-bn/model.safetensors", "ten-bn")
+        weights.load(tmp_path / "ten-bn/model.safetensors", describe("ten-bn"))
 
 
 @pytest.mark.parametrize(("name", "stage"), [("ten-bn", "train@ten-bn"), ("trial", "trial")])
@@ -242,7 +260,7 @@ def test_damaged_weights_are_named_with_the_command_that_makes_them_anew(tmp_pat
     (tmp_path / name).mkdir()
     (tmp_path / name / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=rf"model\.safetensors: .*; dvc repro --force --single-item {stage}`"):
-        model.load_weights(tmp_path / name / "model.safetensors", name)
+        weights.load(tmp_path / name / "model.safetensors", {"variant": name})
 
 
 def test_a_build_from_a_seed_is_the_same_and_from_another_is_not():
@@ -255,9 +273,9 @@ def test_a_training_fits_its_variants_file(tmp_path, images, tiny):
     shape = Hyperparameters(
         classes=10, bn=True, epochs=1, batch_size=20, lr=0.001, schedule="constant", augment=False, seed=0
     )
-    examples = training.Examples(images, torch.from_numpy(tiny.labels).long())
-    network, _ = training.fit(shape, examples, examples)
+    examples = loop.Examples(images, torch.from_numpy(tiny.labels).long())
+    network, _ = loop.fit(shape, examples, examples)
     path = tmp_path / "ten-bn" / "model.safetensors"
-    model.save_weights(path, network, describe("ten-bn"))
-    loaded, _ = model.load_weights(path, "ten-bn")
-    assert torch.equal(training.predict(loaded, images), training.predict(network, images))
+    weights.save(path, network, describe("ten-bn"))
+    loaded = weights.load(path, describe("ten-bn"))
+    assert torch.equal(predict(loaded, images), predict(network, images))

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from conftest import ROOT
-from quartet import numerics
+from quartet.base import numerics
 
 # Each of these changes a training's result in plain PyTorch, on some processor.
 HOSTILE = {
@@ -26,15 +26,15 @@ HOSTILE = {
 }
 TRAIN = """
 import hashlib
-from quartet import training
-from quartet.params import Hyperparameters
+from quartet.base.params import Hyperparameters
+from quartet.training import loop
 import torch
 random = torch.Generator().manual_seed(0)
 images = torch.randint(0, 256, (130, 28, 28), dtype=torch.uint8, generator=random)
-examples = training.Examples(images, torch.arange(130) % 10)
+examples = loop.Examples(images, torch.arange(130) % 10)
 digest = hashlib.sha256()
 for augment in (False, True):
-    network, history = training.fit(
+    network, history = loop.fit(
         Hyperparameters(classes=10, bn=True, epochs=1, batch_size=20, lr=0.01, schedule="onecycle", augment=augment, seed=0),
         examples, examples,
     )

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+import json
 import math
+import re
 
 import pytest
 import yaml
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from quartet import params
-from quartet.errors import InputError
+from quartet.base import params
+from quartet.base.errors import InputError
 
 
 @pytest.fixture
-def refusal(workspace):
-    """The message with which load() refuses the shipped file after one replacement, or a whole other content."""
+def edit(workspace):
+    """Replace a text in params.yaml, which holds it, or all of it."""
 
-    def refuse(old, new):
+    def replace(old, new):
         path = workspace / "params.yaml"
         if old is None:
             path.write_bytes(new)
@@ -23,6 +25,16 @@ def refusal(workspace):
             text = path.read_text(encoding="utf-8")
             assert old in text
             path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return replace
+
+
+@pytest.fixture
+def refusal(edit):
+    """The message with which load() refuses the shipped file after one replacement, or a whole other content."""
+
+    def refuse(old, new):
+        edit(old, new)
         with pytest.raises(InputError) as refused:
             params.load()
         message = str(refused.value)
@@ -31,6 +43,13 @@ def refusal(workspace):
         return message
 
     return refuse
+
+
+def section(workspace, name):
+    """A section of params.yaml: the line of its key and those indented below."""
+    text = (workspace / "params.yaml").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^{name}:\n(?:  .*\n)+", text, re.MULTILINE)
+    return found
 
 
 def test_the_shipped_file_loads(workspace):
@@ -69,8 +88,10 @@ GROUPS = "groups: expected four non-empty lists that use each digit 0 to 9 exact
         ("fraction: 0.1", "fraction: 0", "data.validation_fraction: expected more than 0.0, found 0"),
         ("fraction: 0.1", "fraction: 1", "data.validation_fraction: expected less than 1.0, found 1"),
         ("  batch_size: 20", "  batch_size: 0", "report.batch_size: expected at least 1, found 0"),
-        ("ten: {classes: 10", "ten: {classes: 9", "variants.ten.classes: expected 10 or 4, found 9"),
-        ("ten-bn: {classes: 10, bn: true}", "ten-bn: 3", "variants.ten-bn: expected a mapping of keys, found 3"),
+        ("ten: {}", "ten: {classes: 9}", "variants.ten.classes: expected 10 or 4, found 9"),
+        ("ten-bn: {bn: true}", "ten-bn: 3", "variants.ten-bn: expected a mapping of keys, found 3"),
+        ("ten: {}", "ten:", "variants.ten: expected a mapping of keys, found nothing"),
+        ("ten: {}", "ten: []", "variants.ten: expected a mapping of keys, found []"),
         ("[1, 7]", "[1, 7, 0]", GROUPS),
         ("[4, 9]", "[4]", GROUPS),
         ("[4, 9]", "[4, 9, 10]", GROUPS),
@@ -88,8 +109,9 @@ def test_a_bad_value_is_named_with_what_was_found_and_what_is_allowed(refusal, o
     [
         ("epochs: 10", "epoch: 10", ["epoch: unknown key", "did you mean 'epochs'", "epochs: missing"]),
         ("  lr: 0.001", "  rl: 0.001", ["report.rl: unknown key", "did you mean 'lr'", "report.lr: missing"]),
-        ("ten-bn: {", "ten_bn: {", ["variants.ten_bn: unknown key", "did you mean 'ten-bn'"]),
-        ("four: {classes: 4, bn: false}", "four: {classes: 4, batchnorm: false}", ["variants.four.batchnorm", "bn"]),
+        ("  lr: 0.001", "  lr: 0.001\n  xyzzy: 1", ["report.xyzzy: unknown key", "known: classes, bn", "schedule"]),
+        ("four: {classes: 4}", "four: {class: 4}", ["variants.four.class: unknown key", "did you mean 'classes'"]),
+        ("four: {classes: 4}", "four: {xyzzy: 1}", ["variants.four.xyzzy: unknown key", "known: classes, bn", "schedule"]),
         ("bn: false", "bn: false\nxyzzy: 1", ["xyzzy: unknown key", "known: ", "batch_size", "variants"]),
         ("bn: false", "", ["bn: missing; add it"]),
         ("  seed: 0\n\n#", "\n#", ["data.seed: missing; add it"]),
@@ -172,7 +194,174 @@ def test_the_variants_are_the_reports_recipe_in_four_shapes(workspace):
     shapes = {"ten": (10, False), "ten-bn": (10, True), "four": (4, False), "four-bn": (4, True)}
     for name, (classes, bn) in shapes.items():
         assert settings.hyperparameters(name).model_dump() == {**recipe, "classes": classes, "bn": bn}
-    assert (*shapes, "trial") == params.TRAININGS
+    assert tuple(settings.variants) == tuple(shapes)
+    assert settings.trainings == (*shapes, "trial")
+
+
+# Of each hyperparameter, another value than the shipped `report` has.
+OTHER = {
+    "classes": 4,
+    "bn": True,
+    "epochs": 3,
+    "batch_size": 50,
+    "lr": 0.5,
+    "schedule": "onecycle",
+    "augment": True,
+    "seed": 7,
+}
+ALL_OF_THEM = "{" + ", ".join(f"{key}: {json.dumps(value)}" for key, value in OTHER.items()) + "}"
+
+
+@pytest.mark.parametrize("key", params.Hyperparameters.model_fields)
+def test_a_variant_may_change_any_one_hyperparameter(edit, key):
+    edit("  ten: {}", f"  ten: {{}}\n  other: {{{key}: {json.dumps(OTHER[key])}}}")
+    settings = params.load()
+    assert settings.trainings == ("ten", "other", "ten-bn", "four", "four-bn", "trial")
+    report = settings.report.model_dump()
+    assert report[key] != OTHER[key]
+    assert settings.variants["other"].model_dump() == {**report, key: OTHER[key]}
+    assert settings.variants["ten"].model_dump() == report
+
+
+def test_a_variant_may_change_every_hyperparameter(edit):
+    edit("ten: {}", f"ten: {ALL_OF_THEM}")
+    settings = params.load()
+    assert settings.hyperparameters("ten") == settings.variants["ten"]
+    assert settings.variants["ten"].model_dump() == OTHER
+
+
+def test_a_variant_has_from_report_what_it_does_not_change(edit):
+    before = params.load()
+    edit("  lr: 0.001\n", "  lr: 0.25\n")
+    edit("ten-bn: {bn: true}", "ten-bn: {bn: true, lr: 0.125}")
+    after = params.load()
+    assert {name: variant.lr for name, variant in after.variants.items()} == {
+        name: 0.125 if name == "ten-bn" else 0.25 for name in before.variants
+    }
+    assert after.hyperparameters("trial") == before.hyperparameters("trial")
+
+
+@pytest.mark.parametrize("name", ["a", "0-9", "ten-bn-3", "trials", "trial-2", "x" * 100])
+def test_a_variant_may_have_any_plain_name(edit, name):
+    edit("ten: {}", f"{name}: {{}}")
+    assert params.load().trainings == (name, "ten-bn", "four", "four-bn", "trial")
+
+
+LETTERS = "expected a name of a-z, 0-9 and -, other than trial"
+
+
+@pytest.mark.parametrize("content", ["{}", "{bn: 3}", "{xyzzy: 1}", "{1: 2}"])
+@pytest.mark.parametrize(
+    ("name", "key", "found"),
+    [
+        ("Ten", "Ten", '"Ten"'),
+        ("t.en", "t.en", '"t.en"'),
+        ("ten_bn", "ten_bn", '"ten_bn"'),
+        ("'ten bn'", "ten bn", '"ten bn"'),
+        ("../ten", "../ten", '"../ten"'),
+        ("zehn-für-n", "zehn-für-n", '"zehn-für-n"'),
+        ("''", "", '""'),
+        ("trial", "trial", '"trial"'),
+        ("10", "10", "10"),
+        ("1.5", "1.5", "1.5"),
+        ("9" * 30, "9" * 30, "9" * 30),
+        ("null", "None", "nothing"),
+    ],
+)
+def test_a_bad_name_of_a_variant_is_refused_in_one_line(refusal, name, key, found, content):
+    problem = f"params.yaml: variants.{key}: {LETTERS}"
+    message = refusal("ten: {}", f"{name}: {content}")
+    assert message.startswith(problem)
+    assert f", found {found}" in message.removeprefix(problem)
+
+
+@pytest.mark.parametrize("name", ["true", "1"])
+def test_names_that_python_takes_for_equal_are_refused_alike(refusal, name):
+    assert f"params.yaml: variants.1: {LETTERS}, found {name}" in refusal("ten: {}", f"{name}: {{bn: 3}}")
+
+
+@pytest.mark.parametrize(
+    ("variants", "problem"),
+    [
+        ("variants: {}\n", "variants: expected at least one variant, found {}"),
+        ("variants:\n", "variants: expected a mapping of keys, found nothing"),
+        ("variants: [ten]\n", 'variants: expected a mapping of keys, found ["ten"]'),
+        ("", "variants: missing; add it"),
+    ],
+)
+def test_no_variant_at_all_is_refused(refusal, workspace, variants, problem):
+    assert refusal(section(workspace, "variants"), variants) == f"params.yaml: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("  lr: 0.001", "  lr: -1", "report.lr: expected more than 0.0, found -1"),
+        ("  lr: 0.001\n", "", "report.lr: missing; add it"),
+        ("  lr: 0.001", "  lr: 0.001\n  rl: 1", "report.rl: unknown key; did you mean 'lr'?"),
+        ("  lr: 0.001", "  lr: 0.001\n  1: 2", "report.1: expected the name of a parameter, found 1"),
+        ("  classes: 10", "  classes: 5", "report.classes: expected 10 or 4, found 5"),
+    ],
+)
+def test_an_error_in_report_is_told_once(refusal, old, new, problem):
+    assert refusal(old, new) == f"params.yaml: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("report", "problem"),
+    [("report:\n", "report: expected a mapping of keys, found nothing"), ("", "report: missing; add it")],
+)
+def test_a_report_that_is_not_there_is_told_once(refusal, workspace, report, problem):
+    assert refusal(section(workspace, "report"), report) == f"params.yaml: {problem}"
+
+
+def test_an_error_in_report_and_in_a_variant_is_told_of_both(refusal, edit):
+    edit("ten-bn: {bn: true}", "ten-bn: {lr: -1}")
+    assert refusal("  lr: 0.001", "  lr: -1") == (
+        "params.yaml: report.lr: expected more than 0.0, found -1; variants.ten-bn.lr: expected more than 0.0, found -1"
+    )
+
+
+@pytest.mark.parametrize("key", params.Hyperparameters.model_fields)
+def test_the_key_of_a_hyperparameter_is_where_a_change_works(edit, workspace, key):
+    edit("  ten: {}", f"  ten: {{}}\n  other: {{{key}: {json.dumps(OTHER[key])}}}")
+    settings = params.load()
+    assert [settings.key(name, key) for name in ("trial", "ten", "other")] == [key, f"report.{key}", f"variants.other.{key}"]
+    before = {name: getattr(settings.hyperparameters(name), key) for name in settings.trainings}
+    path = workspace / "params.yaml"
+    shipped = path.read_text(encoding="utf-8")
+    for name, value in before.items():
+        changed = getattr(settings.report, key) if value == OTHER[key] else OTHER[key]
+        content = place = yaml.safe_load(shipped)
+        *parents, last = settings.key(name, key).split(".")
+        for parent in parents:
+            place = place[parent]
+        assert place[last] == value
+        place[last] = changed
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        after = params.load()
+        # What is set in one place changes the trainings that have it from there, and no other.
+        together = {other for other in before if settings.key(other, key) == settings.key(name, key)}
+        expected = {other: changed if other in together else had for other, had in before.items()}
+        assert {other: getattr(after.hyperparameters(other), key) for other in before} == expected
+
+
+def test_each_variant_has_a_colour_and_the_trial_has_none(workspace):
+    settings = params.load()
+    colours = [settings.colour(name) for name in settings.variants]
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)
+    assert len(set(colours)) == len(colours)
+    assert settings.colour("trial") is None
+
+
+def test_colours_begin_again_after_the_last(edit):
+    count = 2 * len(params.COLOURS) + 1
+    edit("  ten: {}\n", "".join(f"  v{number}: {{}}\n" for number in range(count)))
+    settings = params.load()
+    colours = [settings.colour(f"v{number}") for number in range(count)]
+    first = colours[: len(params.COLOURS)]
+    assert len(set(first)) == len(first)
+    assert colours == [*first, *first, first[0]]
 
 
 def test_the_trial_has_the_top_level_values(workspace):
@@ -199,6 +388,6 @@ def test_the_classes_are_the_digits_or_the_four_groups(workspace):
     assert settings.class_groups(4) == ((0, 6), (1, 7), (2, 3, 5, 8), (4, 9))
 
 
-def test_the_check_is_silent_on_a_good_file(workspace, capsys):
-    params.main()
+def test_a_good_file_is_read_silently(workspace, capsys):
+    params.load()
     assert capsys.readouterr() == ("", "")

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from project import clone
-from quartet import data, files, paths
+from quartet.data import splits
 
 GROUPS = "groups: expected four non-empty lists that use each digit 0 to 9 exactly once, found "
-KNOWN = "known: classes, bn, epochs, batch_size, lr, schedule, augment, seed, data, groups, report, variants"
+HYPERPARAMETERS = "known: classes, bn, epochs, batch_size, lr, schedule, augment, seed"
+KNOWN = f"{HYPERPARAMETERS}, data, groups, report, variants"
+NAME = "expected a name of a-z, 0-9 and -, other than trial, found "
 SCHEDULES = "schedule: expected 'constant' or 'onecycle', found "
 NO_MAPPING = "expected a mapping of keys, found "
 BACK = "; `git checkout params.yaml` brings it back"
@@ -64,7 +66,7 @@ VALUES = [
     ("fraction: 0.1", "fraction: 1", "data.validation_fraction: expected less than 1.0, found 1"),
     ("fraction: 0.1", "fraction: 10%", 'data.validation_fraction: expected a number, found "10%"'),
     ("  batch_size: 20", "  batch_size: -20", "report.batch_size: expected at least 1, found -20"),
-    ("ten: {classes: 10", "ten: {classes: 5", "variants.ten.classes: expected 10 or 4, found 5"),
+    ("ten: {}", "ten: {classes: 5}", "variants.ten.classes: expected 10 or 4, found 5"),
     ("[1, 7]", "[1, 7, 0]", f"{GROUPS}[[0, 6], [1, 7, 0], [2, 3, 5, 8], [4, 9]]"),
     ("[1, 7]", "[1]", f"{GROUPS}[[0, 6], [1], [2, 3, 5, 8], [4, 9]]"),
     ("[0, 6]\n  - [1, 7]", "[0, 6, 1, 7]", f"{GROUPS}[[0, 6, 1, 7], [2, 3, 5, 8], [4, 9]]"),
@@ -74,18 +76,23 @@ VALUES = [
     ("epochs: 10", "epoch: 10", "epochs: missing; add it; epoch: unknown key; did you mean 'epochs'?"),
     ("bn: false", "bn: false\nbatchsize: 32", "batchsize: unknown key; did you mean 'batch_size'?"),
     ("bn: false", "bn: false\nxyzzy: 1", f"xyzzy: unknown key; {KNOWN}"),
-    (
-        "  lr: 0.001",
-        "  lr: 0.001\n  bn: true",
-        "report.bn: unknown key; known: epochs, batch_size, lr, schedule, augment, seed",
-    ),
-    ("  ten-bn:", "  ten_bn:", "variants.ten-bn: missing; add it; variants.ten_bn: unknown key; did you mean 'ten-bn'?"),
+    ("  lr: 0.001", "  lr: 0.001\n  xyzzy: 1", f"report.xyzzy: unknown key; {HYPERPARAMETERS}"),
+    ("ten: {}", "ten: {xyzzy: 1}", f"variants.ten.xyzzy: unknown key; {HYPERPARAMETERS}"),
+    ("  ten-bn:", "  ten_bn:", f'variants.ten_bn: {NAME}"ten_bn"'),
+    ("  ten-bn:", "  Ten:", f'variants.Ten: {NAME}"Ten"'),
+    ("  ten-bn:", "  ten.bn:", f'variants.ten.bn: {NAME}"ten.bn"'),
+    ("  ten-bn:", "  trial:", f'variants.trial: {NAME}"trial"'),
+    ("  ten-bn:", '  "ten\\n":', f'variants.ten : {NAME}"ten\\n"'),
+    ("  ten-bn:", "  10:", "variants.10: expected a name of a-z, 0-9 and -, other than trial, found 10"),
+    ("ten: {}", "1.5: {bn: 3}", "variants.1.5: expected a name of a-z, 0-9 and -, other than trial, found 1.5"),
+    ("ten: {}", "ten:", f"variants.ten: {NO_MAPPING}nothing"),
+    ("ten: {}", "ten: {}\n  ten: {bn: true}", "line 32: not valid YAML: key 'ten' stands twice; mend that line"),
     ("data:\n", "data: mnist\ndate:\n", f"data: {NO_MAPPING}\"mnist\"; date: unknown key; did you mean 'data'?"),
     ("bn: false", "bn: false\n1: 2", "1: expected the name of a parameter, found 1"),
     ("bn: false", "bn: false\n<<: { lr: 1 }", f"<<: unknown key; {KNOWN}"),
     # YAML.
     ("bn: false", "bn: false\nbn: true", "line 6: not valid YAML: key 'bn' stands twice; mend that line"),
-    ("  epochs: 10", "  epochs: 10\n  epochs: 9", "line 21: not valid YAML: key 'epochs' stands twice; mend that line"),
+    ("  epochs: 10", "  epochs: 10\n  epochs: 9", "line 23: not valid YAML: key 'epochs' stands twice; mend that line"),
     ("bn: false", "<<<<<<< HEAD\nbn: false\n=======\nbn: true\n>>>>>>> other", "line 6: not valid YAML: "),
     ("  seed: 0", "\tseed: 0", "line 16: not valid YAML: found character '\\t' that cannot start any token"),
     ("bn: false", "bn: [false", "line 6: not valid YAML: "),
@@ -122,13 +129,10 @@ def everything(project):
     }
 
 
-def save_splits(root, splits):
+def save_splits(root, divided):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for name, split in splits.items():
-            data.save_split(name, split)
-        digests = {name: {"sha256": files.sha256(data.split_path(name))} for name in splits}
-        files.write_record(paths.MANIFEST, {"data": "sample", "splits": digests})
+        splits.save_all(divided, "sample")
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +141,8 @@ def project(tmp_path_factory):
     project = clone(tmp_path_factory.mktemp("faults"))
     project.run("make", "-o", ".venv/ready", "setup")
     images = np.zeros((210, 28, 28), dtype=np.uint8)
-    split = data.Split(images, (np.arange(210) % 10).astype(np.uint8))
-    save_splits(project.root, dict.fromkeys(data.SPLITS, split))
+    split = splits.Split(images, (np.arange(210) % 10).astype(np.uint8))
+    save_splits(project.root, dict.fromkeys(splits.SPLITS, split))
     for name in ("data/raw/source.json", "stages/train/trial/model.safetensors", "stages/plot/results.md", "dvc.lock"):
         (project.root / name).parent.mkdir(parents=True, exist_ok=True)
         (project.root / name).write_text(f"what lies in {name}", encoding="utf-8")
@@ -216,7 +220,24 @@ def test_make_names_all_bad_values_in_the_one_line(project):
     )
 
 
-@pytest.mark.parametrize("stage", ["fetch", "preprocess", "train trial", "plot"])
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("  lr: 0.001", "  lr: -1", "report.lr: expected more than 0.0, found -1"),
+        ("  lr: 0.001\n", "", "report.lr: missing; add it"),
+        ("ten: {}", "Ten: {lr: -1}", f'variants.Ten: {NAME}"Ten"; variants.Ten.lr: expected more than 0.0, found -1'),
+        (
+            "  ten: {}\n  ten-bn: {bn: true}\n  four: {classes: 4}\n  four-bn: {classes: 4, bn: true}\n",
+            "  {}\n",
+            "variants: expected at least one variant, found {}",
+        ),
+    ],
+)
+def test_make_tells_each_problem_once_whatever_the_variants(project, old, new, problem):
+    assert make(project, edited(project, old, new)) == f"quartet: error: params.yaml: {problem}"
+
+
+@pytest.mark.parametrize("stage", ["fetch", "preprocess", "train ten", "train trial", "evaluate", "plot"])
 def test_a_stages_script_stops_at_a_bad_value_with_status_2_in_one_line_and_touches_nothing(project, stage):
     with bad(project, edited(project, "lr: 0.01", "lr: -1")):
         done = project.stage(*stage.split())
@@ -224,16 +245,31 @@ def test_a_stages_script_stops_at_a_bad_value_with_status_2_in_one_line_and_touc
     assert done.returncode == 2
 
 
-def test_a_training_stops_at_a_batch_larger_than_the_training_set_and_touches_nothing(project):
-    with bad(project, edited(project, "batch_size: 64", "batch_size: 211")):
-        done = project.stage("train", "trial")
-    assert done.stdout == "quartet: error: params.yaml: batch_size: expected at most the 210 training images, found 211\n"
+@pytest.mark.parametrize(
+    ("training", "old", "new", "key"),
+    [
+        ("trial", "batch_size: 64", "batch_size: 211", "batch_size"),
+        ("ten", "  batch_size: 20", "  batch_size: 211", "report.batch_size"),
+        ("ten", "ten: {}", "ten: {batch_size: 211}", "variants.ten.batch_size"),
+    ],
+)
+def test_a_training_stops_at_a_batch_larger_than_the_training_set_and_touches_nothing(project, training, old, new, key):
+    with bad(project, edited(project, old, new)):
+        done = project.stage("train", training)
+    assert done.stdout == f"quartet: error: params.yaml: {key}: expected at most the 210 training images, found 211\n"
+    assert done.returncode == 2
+
+
+def test_a_training_that_params_yaml_does_not_have_is_refused(project):
+    with bad(project, edited(project, "  ten-bn: {bn: true}\n", "  other: {}\n")):
+        done = project.stage("train", "ten-bn")
+    assert done.stdout == "quartet: error: train: expected one of ten, other, four, four-bn, trial, found 'ten-bn'\n"
     assert done.returncode == 2
 
 
 def test_a_last_batch_of_one_image_with_batch_norm_trains_to_the_same_bytes_again(tmp_path, tiny):
     project = clone(tmp_path)
-    train, validation = data.Split(tiny.images[:41], tiny.labels[:41]), data.Split(tiny.images[41:], tiny.labels[41:])
+    train, validation = splits.Split(tiny.images[:41], tiny.labels[:41]), splits.Split(tiny.images[41:], tiny.labels[41:])
     save_splits(project.root, {"train": train, "validation": validation})
     settings = project.root / "params.yaml"
     edited(project, "epochs: 10\nbatch_size: 64", "epochs: 2\nbatch_size: 20")(settings)

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from project import Project
-from quartet import files
+from quartet.base import files
 from test_pipeline import SCORE, TRAININGS, lock, runs
 
 # One worker runs all that shares the finished project.
@@ -80,8 +80,8 @@ def test_a_moved_project_is_told_by_a_training_and_mended_by_sync(moved, finishe
     assert "the project moved" in done.stdout
     assert "make sync" in done.stdout
     assert contents(moved.root / "stages/train/ten") == before
-    assert "MLflow now finds its artifacts in" in moved.stage("sync").stdout
-    assert moved.stage("sync").stdout.count("\n") == 1
+    assert "MLflow now finds its artifacts in" in moved.quartet("sync").stdout
+    assert moved.quartet("sync").stdout.count("\n") == 1
     here = moved.root / "mlruns"
     assert [run["artifacts"] for run in runs(moved)] == [run["artifacts"] for run in runs(finished)]
     model = next(run for run in runs(moved) if run["name"] == "four-bn")["models"][0]
@@ -120,7 +120,7 @@ def test_a_damaged_object_in_dvcs_cache_is_not_trained_on(moved):
     stored.write_bytes(content)
     stored.chmod(0o444)
     shutil.rmtree(split.parent)
-    moved.run("dvc", "checkout", "data/split", check=False)
+    moved.run("dvc", "checkout", check=False)
     done = moved.run("dvc", "repro", "--force", "--single-item", "train@ten", check=False)
     assert done.returncode != 0
     assert "data/split/train.safetensors: its SHA-256 is not the one in data/split/manifest.json: damaged" in done.stdout
@@ -155,9 +155,7 @@ def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
     record["splits"]["train"]["sha256"] = files.sha256(copy / "data/split/train.safetensors")
     files.write_record(manifest, record)
     before = contents(copy / "stages")
-    done = Project(copy, tmp_path).run(
-        "python", "-m", "quartet.train", "ten", check=False, PYTHONPATH=str(moved.root / "src")
-    )
+    done = Project(copy, tmp_path).run("python", str(moved.root / "src/train.py"), "ten", check=False)
     assert done.returncode == 2
     assert done.stdout.count("\n") == 1
     assert "data/split/train.safetensors" in done.stdout
@@ -166,7 +164,7 @@ def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
 
 
 def test_a_pickle_in_place_of_mlflows_model_is_refused_and_not_executed(moved, tmp_path):
-    moved.stage("sync")
+    moved.quartet("sync")
     uri = f"sqlite:///{moved.root}/mlflow.db"
     model = next(run for run in runs(moved) if run["name"] == "four-bn")["models"][0]
     (weights,) = (moved.root / "mlruns").rglob(f"{model}/artifacts/data/model.*")
@@ -184,7 +182,7 @@ def test_a_pickle_in_place_of_mlflows_model_is_refused_and_not_executed(moved, t
 def test_a_loss_that_is_not_finite_ends_as_failed_and_the_model_before_comes_back(moved):
     before = contents(moved.root / "stages")
     # Within its limits lr cannot be so high that a loss overflows.
-    params = moved.root / "src/quartet/params.py"
+    params = moved.root / "src/quartet/base/params.py"
     params.write_text(params.read_text(encoding="utf-8").replace("gt=0, le=1)", "gt=0)"), encoding="utf-8")
     text = (moved.root / "params.yaml").read_text(encoding="utf-8")
     (moved.root / "params.yaml").write_text(text.replace("lr: 0.01", "lr: 1e30").replace("onecycle #", "constant #"))
@@ -201,12 +199,12 @@ def test_a_loss_that_is_not_finite_ends_as_failed_and_the_model_before_comes_bac
 
 def test_a_full_disk_leaves_no_truncated_file(finished, tmp_path):
     root = tmp_path / "disk"
-    source = {"PYTHONPATH": str(finished.root / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    stages, source = finished.root / "src", {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     with small_disk(root, "2200k"):
         small = Project(root, tmp_path)
         shutil.copy(finished.root / "params.yaml", root)
         shutil.copytree(finished.root / "data/raw", root / "data/raw", copy_function=shutil.copyfile)
-        done = small.run("python", "-m", "quartet.preprocess", check=False, **source)
+        done = small.run("python", str(stages / "preprocess.py"), check=False, **source)
         assert (done.returncode, done.stdout.count("\n")) == (1, 1), done.stdout
         assert "No space left on device" in done.stdout
         assert contents(root / "data/split") == {}
@@ -221,13 +219,13 @@ def test_a_full_disk_leaves_no_truncated_file(finished, tmp_path):
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        done = small.run("python", "-m", "quartet.train", "ten", check=False, **source)
+        done = small.run("python", str(stages / "train.py"), "ten", check=False, **source)
         assert done.returncode == 1
         assert done.stdout.splitlines()[-1].endswith("No space left on device")
         assert done.stdout.count("quartet: ") == 1
         filler.unlink()
         assert contents(root) == before
-        small.run("python", "-m", "quartet.train", "ten", **source)
+        small.run("python", str(stages / "train.py"), "ten", **source)
         assert contents(root / "stages/train/ten") == contents(finished.root / "stages/train/ten")
 
 

@@ -1,111 +1,183 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from quartet import data, files, history, params, paths, plot
-from quartet.errors import InputError
-from quartet.history import Epoch
+import plot
+from quartet.base import files, params, paths
+from quartet.base.errors import InputError
+from quartet.evaluation import predictions
+from quartet.reporting import figures
+from trained import described, leave, place, scored
 
-GROUPS = {10: [[digit] for digit in range(10)], 4: [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]]}
+KINDS = ("loss", "accuracy", "confusion")
+
+
+def prepare(digits, data="sample"):
+    """What training and evaluating leave of the models of params.yaml, right on all images but the first."""
+    settings, scores = params.load(), {}
+    for name in settings.trainings:
+        training = described(name, settings.hyperparameters(name), data)
+        leave(training)
+        right = [place(digit, training) for digit in digits]
+        scores[name] = scored(training, digits, [right[0] - 1 if right[0] else 1, *right[1:]])
+    predictions.write(scores, digits)
+
+
+def set_variants(*lines):
+    """Have params.yaml list these variants, one a line."""
+    text = paths.PARAMS.read_text(encoding="utf-8")
+    changed = re.sub(r"(?m)^variants:\n(?:  .*\n)+", "variants:\n" + "".join(f"  {line}\n" for line in lines), text)
+    paths.PARAMS.write_text(changed, encoding="utf-8")
+    assert list(params.load().variants) == [line.partition(":")[0] for line in lines]
+
+
+def page():
+    return paths.RESULTS.read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def stages(workspace, tiny):
-    """What training and evaluating leave of five models that are right on all images but the first."""
-    for name in params.TRAININGS:
-        groups = GROUPS[4 if name.startswith("four") else 10]
-        names = data.class_names(groups)
-        actual = [names[place] for place in data.merge(tiny.labels, groups)]
-        predicted = [names[names.index(actual[0]) - 1], *actual[1:]]
-        rows = zip(tiny.labels.tolist(), actual, predicted, strict=True)
-        files.write_csv(
-            paths.EVALUATE / name / "predictions.csv",
-            [{"image": n, "digit": digit, "actual": a, "predicted": p} for n, (digit, a, p) in enumerate(rows)],
-        )
-        files.write_json(paths.metrics(name), {"loss": 0.1, "accuracy": 209 / 210, "macro_f1": 0.99})
-        files.write_digests(paths.digests(name), [paths.metrics(name), paths.EVALUATE / name / "predictions.csv"])
-        history.write(name, [Epoch(1, 0.9, 0.8, 0.7), Epoch(2, 0.5, 0.6, 0.8)])
-        files.write_record(
-            paths.summary(name),
-            {
-                "data": "sample",
-                "groups": groups,
-                "hyperparameters": {"seed": 0},
-                "parameters": {"trainable": 4470, "non_trainable": 0},
-                "history_sha256": files.sha256(paths.history(name)),
-            },
-        )
+    prepare(tiny.labels)
 
 
-def test_what_the_stages_before_left_is_read(stages, tiny):
-    found = plot.read("four")
-    assert found.digits.tolist() == tiny.labels.tolist()
-    assert found.correct.tolist() == [False] + [True] * 209
-    assert found.epochs[-1] == Epoch(2, 0.5, 0.6, 0.8)
+@pytest.fixture
+def matrices(monkeypatch):
+    """The confusion matrices that are drawn, by title and panel; the figures themselves are not."""
+    found = {}
+
+    def noted(title, _data_title, class_names, chosen):
+        found[title.partition(":")[0]] = (list(class_names), dict(chosen))
+        return b"a picture"
+
+    monkeypatch.setattr(figures, "losses", lambda *_: b"a picture")
+    monkeypatch.setattr(figures, "accuracies", lambda *_: b"a picture")
+    monkeypatch.setattr(figures, "confusions", noted)
+    return found
 
 
-def test_a_confusion_matrix_counts_predictions_by_class(stages, tiny):
-    matrix = plot.matrix(plot.read("ten"))
+def test_the_matrices_drawn_are_those_of_the_metrics(stages, tiny, matrices):
+    plot.main()
     first = int(tiny.labels[0])
     expected = np.diag([21] * 10)
     expected[first, first] -= 1
-    expected[first, first - 1] += 1
-    np.testing.assert_array_equal(matrix, expected)
+    expected[first, first - 1 if first else 1] += 1
+    names, panels = matrices["Ten classes"]
+    assert names == list("0123456789")
+    for matrix in panels.values():
+        np.testing.assert_array_equal(matrix, expected)
+    metrics = files.read_json(paths.METRICS)
+    assert matrices["Trial"][1] == {"trial": metrics["trial"]["confusion"]}
+    drawn = [matrix for _, panels in matrices.values() for matrix in panels.values()]
+    assert drawn == [metrics[name]["confusion"] for name in params.load().trainings]
 
 
 def test_the_figures_and_the_page_are_the_same_bytes_twice(stages):
     def content():
         plot.main()
-        return {path.name: path.read_bytes() for path in paths.PLOT.iterdir()}
+        return {path.relative_to(paths.PLOT).as_posix(): path.read_bytes() for path in paths.PLOT.rglob("*.*")}
 
     first = content()
-    figures = {f"{kind}-{pair}.png" for kind in ("loss", "accuracy", "confusion") for pair in ("ten", "four", "trial")}
-    assert set(first) == {*figures, "results.md"}
-    assert all(first[name].startswith(b"\x89PNG") for name in figures)
-    page = first["results.md"].decode()
-    assert page.startswith("# Results on UCI digits sample, not MNIST\n")
-    assert "they do not compare" in page
+    assert set(first) == {
+        *(f"figures/{kind}-{group}.png" for kind in KINDS for group in ("ten", "four", "trial")),
+        "results.md",
+    }
+    assert all(first[name].startswith(b"\x89PNG") for name in first if name != "results.md")
+    text = first["results.md"].decode()
+    assert text.startswith("# Results on UCI digits sample, not MNIST\n")
+    assert "they do not compare" in text
     assert content() == first
 
 
-def test_the_page_of_mnist_compares(stages):
-    for name in params.TRAININGS:
-        files.write_record(paths.summary(name), {**history.read_summary(name), "data": "mnist"})
+def test_the_page_of_mnist_compares(workspace, tiny, matrices):
+    prepare(tiny.labels, "mnist")
     plot.main()
-    page = paths.RESULTS.read_text(encoding="utf-8")
-    assert page.startswith("# Results on MNIST\n")
-    assert "not compar" not in page
+    assert page().startswith("# Results on MNIST\n")
+    assert "not compar" not in page()
 
 
-def test_a_trial_of_four_classes_is_drawn_with_its_own(stages):
-    for path in ("train/{}/summary.json", "evaluate/{}/predictions.csv"):
-        source, target = (paths.TRAIN.parent / path.format(name) for name in ("four", "trial"))
-        target.write_bytes(source.read_bytes())
-    files.write_digests(paths.digests("trial"), [paths.metrics("trial"), target])
+def test_a_trial_of_four_classes_is_drawn_with_its_own(workspace, tiny, matrices):
+    text = paths.PARAMS.read_text(encoding="utf-8")
+    paths.PARAMS.write_text(text.replace("classes: 10", "classes: 4", 1), encoding="utf-8")
+    prepare(tiny.labels)
     plot.main()
-    assert plot.matrix(plot.read("trial")).shape == (4, 4)
+    names, panels = matrices["Trial"]
+    assert names == ["0·6", "1·7", "2·3·5·8", "4·9"]
+    assert np.shape(panels["trial"]) == (4, 4)
+    assert np.sum(panels["trial"], axis=1).tolist() == [42, 42, 84, 42]
 
 
-def test_every_pair_of_variants_is_drawn():
-    drawn = [training for _, panels in plot.PAIRS.values() for training in panels.values()]
-    assert sorted(drawn) == sorted(params.TRAININGS)
+def test_every_training_of_the_parameters_is_drawn(stages):
+    results = predictions.read(params.load().trainings)
+    drawn = [result.record.name for _, _, chosen in figures.by_classes(results) for result in chosen.values()]
+    assert sorted(drawn) == sorted(params.load().trainings)
+
+
+def test_a_variant_that_is_added_is_drawn_and_in_the_tables(workspace, tiny, matrices):
+    set_variants(
+        "ten: {}", "ten-bn: {bn: true}", "four: {classes: 4}", "fast: {lr: 0.01}", "four-fast: {classes: 4, lr: 0.01}"
+    )
+    prepare(tiny.labels)
+    plot.main()
+    assert {title: list(panels) for title, (_, panels) in matrices.items()} == {
+        "Ten classes": ["ten", "ten-bn", "fast"],
+        "Four classes": ["four", "four-fast"],
+        "Trial": ["trial"],
+    }
+    for question in (
+        "lr 0.001 → 0.01, ten classes: ten → fast ",
+        "lr 0.001 → 0.01, four classes: four → four-fast ",
+        "training on groups, lr 0.001 → 0.01: ten, merged → four-fast ",
+    ):
+        assert page().count(question) == 1
+    assert len(re.findall(r"(?m)^\| four-fast ", page())) == 1 + 6
+
+
+def test_a_variant_that_is_removed_is_gone(stages, matrices):
+    # What it left is there, as DVC leaves it until evaluate has run again.
+    set_variants("ten: {}", "four: {classes: 4}", "four-bn: {classes: 4, bn: true}")
+    plot.main()
+    assert list(matrices["Ten classes"][1]) == ["ten"]
+    assert list(matrices["Four classes"][1]) == ["without batch norm", "with batch norm"]
+    assert "ten-bn" not in page()
+
+
+@pytest.mark.parametrize("line", ["four: {classes: 4}", "wide: {batch_size: 50}"])
+def test_one_variant_is_enough(workspace, tiny, line):
+    set_variants(line)
+    prepare(tiny.labels)
+    plot.main()
+    group = "four" if line.startswith("four") else "ten"
+    assert {path.name for path in paths.FIGURES.iterdir()} == {
+        f"{kind}-{of}.png" for kind in KINDS for of in (group, "trial")
+    }
+    assert "There are no two variants to compare." in page()
 
 
 def test_a_missing_file_is_named(stages):
-    paths.metrics("four").unlink()
-    with pytest.raises(InputError, match=r"stages/evaluate/four\.json: missing; `dvc repro` makes it"):
+    paths.METRICS.unlink()
+    with pytest.raises(InputError, match=r"stages/evaluate/metrics\.json: missing; `dvc repro` makes it"):
         plot.main()
     assert not paths.PLOT.exists()
 
 
-@pytest.mark.parametrize("file", ["evaluate/four/predictions.csv", "evaluate/four.json", "train/four/summary.json"])
+@pytest.mark.parametrize(
+    "file", ["evaluate/predictions.csv", "evaluate/metrics.json", "evaluate/history.csv", "train/four/summary.json"]
+)
 def test_what_is_damaged_is_refused(stages, file):
     path = paths.TRAIN.parent / file
     content = path.read_text(encoding="utf-8")
-    place = content.index("0")
-    path.write_text(f"{content[:place]}1{content[place + 1 :]}", encoding="utf-8")
+    middle = content.index("0")
+    path.write_text(f"{content[:middle]}1{content[middle + 1 :]}", encoding="utf-8")
     stage = "train@four" if "summary" in file else "evaluate"
     with pytest.raises(InputError, match=rf"stages/{file}: .*SHA-256.*: damaged; .*--single-item {stage}`"):
         plot.main()
     assert not paths.PLOT.exists()
+
+
+def test_a_variant_that_was_not_evaluated_is_named(stages):
+    set_variants("ten: {}", "new: {lr: 0.1}")
+    with pytest.raises(InputError, match=r"predictions\.csv: expected the training 'new', found none; `dvc repro`"):
+        plot.main()

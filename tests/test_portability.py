@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
-from quartet import numerics, portability
-from quartet.errors import WorkError
+from quartet.base import numerics, params
+from quartet.base.errors import WorkError
+from quartet.commands import portability
+
+QUARTET = Path(sys.executable).with_name("quartet")
 
 pytestmark = pytest.mark.contract
 
@@ -31,7 +35,7 @@ def compare(tmp_path, environment, *arguments):
         emulator.write_text(EMULATOR.format(environment=environment), encoding="utf-8")
         emulator.chmod(0o755)
     return subprocess.run(
-        [sys.executable, "-m", "quartet.portability", *arguments],
+        [QUARTET, "portability", *arguments],
         cwd=ROOT,
         env={
             **os.environ,
@@ -58,11 +62,16 @@ def test_every_output_of_every_training_is_compared(tmp_path, environment, same)
     done = compare(tmp_path, environment, "Known")
     assert done.returncode == (0 if same else 1), done.stderr
     found = rows(done.stdout)
-    for name in ("ten", "ten-bn", "four", "four-bn", "trial"):
-        for file in (f"train/{name}/model.safetensors", f"train/{name}/history.csv", f"evaluate/{name}/predictions.csv"):
-            assert f"stages/{file}" in found
+    for name in params.load(ROOT / "params.yaml").trainings:
+        for file in ("model.safetensors", "history.csv", "summary.json"):
+            assert f"stages/train/{name}/{file}" in found
     assert {
         "data/split/train.safetensors",
+        "stages/evaluate/history.csv",
+        "stages/evaluate/metrics.json",
+        "stages/evaluate/predictions.csv",
+        "stages/plot/figures/loss-ten.png",
+        "stages/plot/figures/confusion-trial.png",
         "stages/plot/results.md",
         "augmented/stages/train/trial/model.safetensors",
     } <= set(found)

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from quartet import data, files, idx, params, paths, preprocess
-from quartet.errors import InputError
+import preprocess
+from quartet.base import files, params, paths
+from quartet.base.errors import InputError
+from quartet.data import idx, splits
 
 
 def fill(train, test):
@@ -19,8 +21,7 @@ def fill(train, test):
     }
     for name, array in arrays.items():
         files.write_bytes(paths.RAW / name, idx.encode(array))
-    digests = {name: files.sha256(paths.RAW / name) for name in arrays}
-    files.write_record(paths.SOURCE, {"data": "sample", "sha256": digests})
+    idx.record("sample")
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def raw(workspace, tiny):
     """Ten times as many training images as in `tiny`, each numbered in its first two pixels."""
     images, labels = np.tile(tiny.images, (10, 1, 1)), np.tile(tiny.labels, 10)
     images[:, 0, 0], images[:, 0, 1] = np.divmod(np.arange(2_100), 256)
-    fill(data.Split(images, labels), tiny)
-    return data.Split(images, labels)
+    fill(splits.Split(images, labels), tiny)
+    return splits.Split(images, labels)
 
 
 def numbers(split):
@@ -38,7 +39,7 @@ def numbers(split):
 
 def test_every_image_is_in_one_split_with_its_label(raw, tiny, capsys):
     preprocess.main()
-    train, validation, test = (data.load_split(name) for name in data.SPLITS)
+    train, validation, test = (splits.load_split(name) for name in splits.SPLITS)
     assert len(validation.images) == 210
     assert sorted(numbers(train) + numbers(validation)) == list(range(2_100))
     for split in (train, validation):
@@ -52,7 +53,7 @@ def test_every_image_is_in_one_split_with_its_label(raw, tiny, capsys):
 
 def test_the_manifest_counts_and_identifies_the_splits(raw):
     preprocess.main()
-    manifest = data.load_manifest()
+    manifest = splits.load_manifest()
     assert manifest["data"] == "sample"
     assert {name: split["images"] for name, split in manifest["splits"].items()} == {
         "train": 1_890,
@@ -86,6 +87,15 @@ def test_the_same_input_is_the_same_bytes_and_another_seed_is_not(raw, workspace
     assert other["test.safetensors"] == first["test.safetensors"]
 
 
+def test_what_a_killed_run_left_half_written_goes(raw):
+    half = [paths.SPLIT / f".{name}.abc_1234.part" for name in ("manifest.json", "train.safetensors", "test.safetensors")]
+    users = paths.SPLIT / ".notes.txt.abc_1234.part"
+    for path in (*half, users):
+        files.write_bytes(path, b"half")
+    preprocess.main()
+    assert [path.name for path in paths.SPLIT.glob(".*")] == [users.name]
+
+
 def test_a_file_that_fetch_did_not_record_is_refused(raw):
     path = paths.RAW / "t10k-labels-idx1-ubyte"
     content = bytearray(path.read_bytes())
@@ -109,7 +119,7 @@ def test_a_record_that_fetch_does_not_write_is_refused(raw, content):
 
 
 def test_a_split_without_some_digit_is_refused(workspace, tiny):
-    few = data.Split(tiny.images[:30], tiny.labels[:30])
+    few = splits.Split(tiny.images[:30], tiny.labels[:30])
     fill(few, tiny)
     with pytest.raises(InputError, match=r"split validation: no image of digit \d; change data.validation_fraction or"):
         preprocess.main()

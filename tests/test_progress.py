@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from quartet.history import Epoch
-from quartet.progress import Progress
+from quartet.training.progress import Progress
+from quartet.training.record import Epoch
 
 
 def report(progress, first, last):

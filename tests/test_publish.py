@@ -3,12 +3,14 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conftest import ROOT
-from quartet import files, numerics, paths, publish, published
-from quartet.errors import InputError
+from quartet.base import files, numerics, paths
+from quartet.base.errors import InputError
+from quartet.commands import outputs, publish
 
 PAGE = "a\n<!-- one:begin -->\nold\n<!-- one:end -->\nb\n<!-- two:begin -->\nkept\n<!-- two:end -->\n"
 
@@ -33,27 +35,38 @@ def test_figures_of_the_sample_are_not_published(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files.write_record(paths.SOURCE, {"data": "sample"})
     with pytest.raises(InputError, match="expected mnist, found sample"):
-        publish.main()
+        publish.main([])
     assert not (tmp_path / "docs").exists()
 
 
-def test_the_results_are_published_with_every_figure(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    publish.DOCS.mkdir()
+@pytest.fixture
+def project(workspace):
+    """What a pipeline on MNIST leaves, as far as it is published."""
     files.write_record(paths.SOURCE, {"data": "mnist"})
-    (tmp_path / "dvc.lock").write_text("stages: {plot: {outs: [{path: stages/plot}]}}", encoding="utf-8")
+    outs = "[{path: stages/plot/figures}, {path: stages/plot/results.md}]"
+    lock = f"stages: {{plot: {{outs: {outs}}}, train@gone: {{outs: [{{path: stages/train/gone/history.csv}}]}}}}"
+    (workspace / "dvc.lock").write_text(lock, encoding="utf-8")
     files.write_bytes(
         paths.RESULTS, b"# Results on MNIST\n\nmeasured\n\n## What\n\npaired\n\n## Beside the report\n\nbeside\n"
     )
     for name in ("b.png", "a.png"):
-        files.write_bytes(paths.PLOT / name, name.encode())
+        files.write_bytes(paths.FIGURES / name, name.encode())
+    publish.DOCS.mkdir()
     publish.README.write_text("<!-- results:begin -->\n<!-- results:end -->\n", encoding="utf-8")
-    publish.main()
+    return workspace
+
+
+def test_the_results_are_published_with_every_figure(project):
+    publish.main([])
     page = (publish.DOCS / "results.md").read_text(encoding="utf-8")
     assert page.startswith(paths.RESULTS.read_text(encoding="utf-8"))
     assert re.findall(r"!\[.*\]\((.*)\)", page) == ["a.png", "b.png"]
     assert [(publish.DOCS / name).read_text(encoding="utf-8") for name in ("a.png", "b.png")] == ["a.png", "b.png"]
-    assert list(published.read()["outputs"]) == ["stages/plot/a.png", "stages/plot/b.png", "stages/plot/results.md"]
+    assert list(outputs.read()["outputs"]) == [
+        "stages/plot/figures/a.png",
+        "stages/plot/figures/b.png",
+        "stages/plot/results.md",
+    ]
     made_on = f"Made by `make docs` on {publish.machine()}."
     assert page.endswith(f"{made_on}\n")
     assert publish.README.read_text(encoding="utf-8") == (
@@ -61,22 +74,66 @@ def test_the_results_are_published_with_every_figure(tmp_path, monkeypatch):
     )
 
 
+def test_a_figure_that_is_gone_is_removed_and_no_other(project):
+    publish.main([])
+    (paths.FIGURES / "a.png").unlink()
+    files.write_bytes(publish.DOCS / "by-hand.png", b"a user's")
+    publish.main([])
+    left = sorted(path.name for path in publish.DOCS.iterdir())
+    assert left == ["b.png", "by-hand.png", "published.json", "results.md"]
+    assert "a.png" not in (publish.DOCS / "results.md").read_text(encoding="utf-8")
+
+
+def test_without_figures_nothing_is_published(project):
+    for picture in paths.FIGURES.iterdir():
+        picture.unlink()
+    with pytest.raises(InputError, match=r"stages/plot/figures: expected figures, found none; `dvc repro` draws them"):
+        publish.main([])
+    assert list(publish.DOCS.iterdir()) == []
+
+
+def test_leftovers_of_a_removed_variant_are_not_published(project):
+    """What evaluate depends on has them in its hash: a clone would have another dvc.lock."""
+    (paths.TRAIN / "gone").mkdir(parents=True)
+    (paths.TRAIN / "ten").mkdir()
+    with pytest.raises(InputError, match=r"stages/train: expected the trainings of params\.yaml alone, found gone; move"):
+        publish.main([])
+    assert list(publish.DOCS.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "<<<<<<< HEAD\n", "stages: 1", "[]"])
+def test_a_damaged_lock_file_is_named(project, content):
+    (project / "dvc.lock").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"dvc\.lock: expected the lock file of DVC; `git checkout dvc\.lock`"):
+        publish.main([])
+
+
 def test_bytes_that_others_cannot_make_are_not_published(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(numerics, "departure", lambda: "this processor has no FMA")
     with pytest.raises(InputError, match="this processor has no FMA: others could not make these bytes"):
-        publish.main()
+        publish.main([])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_python_that_draws_other_bytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(numerics, "departure", lambda: None)
+    monkeypatch.setattr(publish, "sys", SimpleNamespace(version_info=(3, 10, 9)))
+    with pytest.raises(InputError, match=r"Python: expected 3\.11 or newer"):
+        publish.main([])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_committed_documents_are_made_of_the_published_outputs():
     """Whoever checks the outputs with `make verify` has checked what the documents say."""
-    outputs = published.read(ROOT)["outputs"]
-    pictures = [path for path in outputs if path.startswith("stages/plot/") and path.endswith(".png")]
-    assert len(pictures) == 9
-    for path in pictures:
-        assert files.sha256(ROOT / "docs" / Path(path).name) == outputs[path]
+    published = outputs.read(ROOT)["outputs"]
+    pictures = {path.name for path in (ROOT / "docs").glob("*.png")}
+    assert pictures
+    assert pictures == {Path(path).name for path in published if path.endswith(".png")}
+    for name in pictures:
+        assert files.sha256(ROOT / "docs" / name) == published[f"stages/plot/figures/{name}"]
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     results = page.partition("\n## Figures\n")[0]
-    assert hashlib.sha256(results.encode()).hexdigest() == outputs["stages/plot/results.md"]
+    assert hashlib.sha256(results.encode()).hexdigest() == published["stages/plot/results.md"]
     assert publish.quoted(results) in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -44,7 +44,7 @@ def test_every_test_of_a_fault_is_in_a_row(module):
 def test_a_message_that_a_row_quotes_is_in_the_code_or_in_a_test():
     """Commands and file names apart, what stands as code in the second column is a part of a message."""
     texts = "".join(
-        path.read_text(encoding="utf-8") for folder in ("src/quartet", "tests") for path in (ROOT / folder).glob("*.py")
+        path.read_text(encoding="utf-8") for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")
     )
     quoted = {quote for row in ROWS for quote in re.findall(r"`([^`]+)`", row[1])}
     messages = {

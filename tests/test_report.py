@@ -2,18 +2,25 @@ from __future__ import annotations
 
 import pytest
 
-from quartet import model, params
-from quartet.report import REPORT
+from quartet.evaluation.report import REPORT
+from quartet.model import network
+from trained import SHIPPED
 
 
-def test_every_variant_is_reported():
-    assert set(REPORT) == set(params.VARIANTS)
+def test_every_model_of_the_report_is_a_variant():
+    assert set(REPORT) <= set(SHIPPED.variants)
+
+
+@pytest.mark.parametrize("name", REPORT)
+def test_a_variant_with_a_reported_name_has_its_settings(name):
+    expected = SHIPPED.report.model_dump() | {"classes": 10 if name.startswith("ten") else 4, "bn": name.endswith("-bn")}
+    assert SHIPPED.variants[name].model_dump() == expected
 
 
 @pytest.mark.parametrize(("name", "classes"), [("ten", 10), ("four", 4)])
 def test_the_reported_parameters_are_the_networks(name, classes):
-    network = model.build(classes, bn=False)
-    assert REPORT[name].trainable == sum(parameter.numel() for parameter in network.parameters())
+    built = network.build(classes, bn=False)
+    assert REPORT[name].trainable == sum(parameter.numel() for parameter in built.parameters())
 
 
 def test_the_figures_are_the_reports():

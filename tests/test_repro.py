@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from quartet import repro
-from quartet.repro import Step
+from quartet.commands import repro
+from quartet.commands.repro import Step
 
 # Each of two stages waits until the other has begun: one after the other they fail.
 MEET = "touch {mine}.begun; for n in $(seq 300); do [ -e {other}.begun ] && break; sleep 0.1; done; [ -e {other}.begun ]"
@@ -56,12 +56,12 @@ class Pipeline:
         return subprocess.run(command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False)
 
     def start(self, *arguments):
-        command = [sys.executable, "-m", "quartet.repro", *arguments]
+        command = ["quartet", "repro", *arguments]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.root, env=self.env, stdout=pipe, stderr=pipe, text=True)
 
     def repro(self, *arguments):
-        return self.call(sys.executable, "-m", "quartet.repro", *arguments)
+        return self.call("quartet", "repro", *arguments)
 
     def lock(self):
         return (self.root / "dvc.lock").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from quartet import sample
+from quartet.data import sample
 
 
 def test_the_sample_has_mnists_files_and_form():

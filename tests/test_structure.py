@@ -5,21 +5,42 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 
 import pytest
 import yaml
 
 from conftest import ROOT
-from quartet import data, files, idx, params, paths, tracking, train, training
-from quartet.params import Hyperparameters
+from quartet.base import files, params, paths
+from quartet.base.params import Hyperparameters
+from quartet.commands import cli
+from quartet.data import idx, splits
+from quartet.tracking import runs
+from quartet.training import loop
 
-SOURCE = ROOT / "src" / "quartet"
-PACKAGE = "__init__"  # every module imports it
-MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != PACKAGE)
+SOURCE = ROOT / "src"
+SCRIPTS = sorted(path.stem for path in SOURCE.glob("*.py"))
+MODULES = sorted(
+    path.relative_to(SOURCE).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+    for path in SOURCE.glob("quartet/**/*.py")
+    if path.stem != "__main__"
+)
+PACKAGES = sorted(path.name for path in SOURCE.glob("quartet/*") if (path / "__init__.py").exists())
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-SCRIPTS = {name: re.search(r"-m quartet\.(\w+)", stage.get("do", stage)["cmd"])[1] for name, stage in STAGES.items()}
+BODIES = {name: stage.get("do", stage) for name, stage in STAGES.items()}
+VARIANTS = tuple(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["variants"])
+TRAININGS = (*VARIANTS, params.TRIAL)
 
+# A package imports only those before it, and those on its own line.
+FLOORS = (
+    {"base"},
+    {"data", "model"},
+    {"training"},
+    {"evaluation"},
+    {"reporting", "tracking"},
+    {"commands"},
+)
 
 # What no single module answers for.
 SYSTEM_TESTS = {
@@ -33,11 +54,14 @@ SYSTEM_TESTS = {
     "reliability",
     "structure",
     "tracking_faults",
+    "variants",
 }
 
 
-def tree(module):
-    return ast.parse((SOURCE / f"{module}.py").read_text(encoding="utf-8"))
+def file_of(module):
+    """The file of a module or of a script, by its name."""
+    path = SOURCE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 class Imports(ast.NodeVisitor):
@@ -45,7 +69,7 @@ class Imports(ast.NodeVisitor):
 
     def __init__(self, module):
         self.names = set()
-        self.visit(tree(module))
+        self.visit(ast.parse(file_of(module).read_text(encoding="utf-8")))
 
     def visit_If(self, node):
         if ast.unparse(node.test) == "TYPE_CHECKING":
@@ -62,6 +86,35 @@ class Imports(ast.NodeVisitor):
         self.names |= {f"{node.module}.{alias.name}" for alias in node.names}
 
 
+@cache
+def own(module):
+    """The modules of this project that a module imports, with the packages that hold them."""
+    found = set()
+    for name in Imports(module).names:
+        parts = name.split(".")
+        while parts and ".".join(parts) not in MODULES:
+            parts.pop()  # a name in a module
+        found |= {".".join(parts[:place]) for place in range(1, len(parts) + 1)}
+    return found
+
+
+def closure(module):
+    found, waiting = set(), {module}
+    while waiting:
+        found |= waiting
+        waiting = set().union(*map(own, waiting)) - found
+    return found
+
+
+def floor(module):
+    package = module.split(".")[1]
+    return next(place for place, packages in enumerate(FLOORS) if package in packages)
+
+
+def script_of(stage):
+    return re.fullmatch(r"python src/(\w+)\.py( \$\{key\}| trial)?", BODIES[stage]["cmd"])[1]
+
+
 def top_level(node):
     """The packages that a statement of a module imports."""
     if isinstance(node, ast.Import):
@@ -69,30 +122,16 @@ def top_level(node):
     return [node.module.partition(".")[0]] if isinstance(node, ast.ImportFrom) else []
 
 
-def own(module):
-    """The modules of this project that a module imports."""
-    parts = (name.split(".") for name in Imports(module).names)
-    return {part[1] for part in parts if part[0] == "quartet"}
-
-
-def closure(module):
-    found, waiting = set(), {module, PACKAGE}
-    while waiting:
-        found |= waiting
-        waiting = set().union(*map(own, waiting)) - found
-    return found
-
-
 def python(code, folder):
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
 
 
-def parameters(stage):
-    """The keys that a stage tracks, once for each variant."""
-    return {key.replace("${key}", name) for key in stage.get("do", stage).get("params", []) for name in params.VARIANTS}
+def parameters(stage, name=""):
+    """The keys that a stage tracks."""
+    return {key.replace("${key}", name) for key in BODIES[stage].get("params", [])}
 
 
 def shipped():
@@ -100,23 +139,79 @@ def shipped():
 
 
 def test_imports_are_found_wherever_they_stand():
-    assert own("params") == {"paths", "errors"}
-    assert "mlflow" in Imports("tracking").names
-    assert "quartet.history.Epoch" not in Imports("figures").names
+    assert own("quartet.base.params") == {"quartet", "quartet.base", "quartet.base.paths", "quartet.base.errors"}
+    assert "quartet.model.weights" in own("evaluate")
+    assert "mlflow" in Imports("quartet.tracking.store").names
+    assert "quartet.training.record.Epoch" not in Imports("quartet.reporting.figures").names
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_exactly_the_modules_that_it_imports(name):
-    listed = {dep for dep in STAGES[name].get("do", STAGES[name])["deps"] if dep.startswith("src/")}
-    assert listed == {f"src/quartet/{module}.py" for module in closure(SCRIPTS[name])}
+def test_a_stage_depends_on_exactly_the_code_that_it_imports(name):
+    """A folder stands for all modules in it."""
+    listed = [ROOT / dep for dep in BODIES[name]["deps"] if dep.startswith("src/")]
+    files_listed = [file for dep in listed for file in (dep.rglob("*.py") if dep.is_dir() else [dep])]
+    assert sorted(files_listed) == sorted(map(file_of, closure(script_of(name))))
+
+
+def test_touching_downloads_figures_or_commands_trains_nothing():
+    for stage in ("train", "trial", "preprocess"):
+        folders = {file_of(module).parent.name for module in closure(script_of(stage))}
+        assert not folders & {"commands", "reporting", "evaluation"}
+        assert "quartet.data.download" not in closure(script_of(stage))
+        assert "quartet.data.sources" not in closure(script_of(stage))
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if "." in module])
+def test_imports_go_one_way(module):
+    above = {other for other in own(module) if "." in other and floor(other) > floor(module)}
+    assert above == set()
+    # Of two packages on one floor, neither imports the other.
+    beside = {other for other in own(module) if "." in other and floor(other) == floor(module)}
+    assert {other.split(".")[1] for other in beside} <= {module.split(".")[1]}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    for module in MODULES:
+        reached = set().union(*(closure(other) for other in own(module))) if own(module) else set()
+        assert module not in reached or file_of(module).name == "__init__.py"
+
+
+def test_every_package_has_its_floor():
+    assert set().union(*FLOORS) == set(PACKAGES)
+
+
+def test_nothing_imports_a_script():
+    for module in [*MODULES, *SCRIPTS]:
+        assert not {name.partition(".")[0] for name in Imports(module).names} & set(SCRIPTS)
+
+
+@pytest.mark.parametrize("package", ["mlflow", "dvc"])
+def test_only_one_room_knows_a_tool(package):
+    users = [module for module in MODULES if any(name.split(".")[0] == package for name in Imports(module).names)]
+    assert {"mlflow": "quartet.tracking", "dvc": "quartet.commands.repro"}[package] in users[0]
+    assert len({user.split(".")[1] for user in users}) == 1
+
+
+def test_module_names_are_no_near_twins():
+    """Each name is used once; a script may share its word with the package that does its work."""
+    names = [module.split(".")[-1] for module in MODULES]
+    assert len(names) == len(set(names))
+    twins = {(one, other) for one in names for other in names if one != other and other.startswith(one)}
+    # The student's report and what we report; the network and MLflow's models.
+    assert twins == {("report", "reporting"), ("model", "models")}
 
 
 def test_the_package_sets_the_contract_and_does_nothing_else():
-    assert [ast.unparse(node) for node in tree(PACKAGE).body][1:] == ["from quartet import numerics", "numerics.apply()"]
-    assert own("numerics") == set()
+    body = ast.parse(file_of("quartet").read_text(encoding="utf-8")).body
+    assert [ast.unparse(node) for node in body][1:] == ["from quartet.base import numerics", "numerics.apply()"]
+    assert own("quartet.base.numerics") == set()
+    for package in PACKAGES:
+        assert len(ast.parse(file_of(f"quartet.{package}").read_text(encoding="utf-8")).body) == 1
 
 
-@pytest.mark.parametrize("path", [*ROOT.glob("bench/*.py"), ROOT / "tests/conftest.py", ROOT / "tests/torture.py"], ids=str)
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("bench/*.py"), *SOURCE.glob("*.py"), ROOT / "tests/conftest.py", ROOT / "tests/torture.py"], ids=str
+)
 def test_a_program_imports_the_package_before_numpy_and_pytorch(path):
     """The contract is read when these are imported; a module of ours imports the package by being imported."""
     nodes = ast.parse(path.read_text(encoding="utf-8")).body
@@ -133,23 +228,32 @@ def test_a_stage_is_its_script_and_writes_to_its_own_folder():
         "train": "stages/train/${key}",
         "trial": "stages/train/trial",
     }
-    for name, stage in STAGES.items():
-        body = stage.get("do", stage)
-        assert SCRIPTS[name] == ("train" if name == "trial" else name)
+    assert sorted(set(map(script_of, STAGES))) == SCRIPTS
+    for name, body in BODIES.items():
+        assert script_of(name) == ("train" if name == "trial" else name)
         outs = [next(iter(out)) if isinstance(out, dict) else out for out in body["outs"] + body.get("metrics", [])]
-        expected = folders.get(name, f"stages/{name}")
-        assert all(out == expected or out.startswith((f"{expected}/", f"stages/{name}/")) for out in outs)
+        assert all(out.startswith(f"{folders.get(name, f'stages/{name}')}/") for out in outs)
 
 
-def test_every_training_is_evaluated_and_plotted():
-    for name in params.TRAININGS:
-        assert f"stages/train/{name}" in STAGES["evaluate"]["deps"]
-        assert f"stages/evaluate/{name}" in STAGES["evaluate"]["outs"]
-        assert f"stages/evaluate/{name}.json" in STAGES["evaluate"]["metrics"]
-        assert {f"stages/train/{name}", f"stages/evaluate/{name}", f"stages/evaluate/{name}.json"} <= set(
-            STAGES["plot"]["deps"]
-        )
-    assert list(shipped()["variants"]) == list(params.VARIANTS)
+def test_dvc_yaml_is_a_map_of_one_page():
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+    said = re.sub("(?m)#.*|^ *desc: .*", "", text)  # "MNIST's four files" are no variant
+    assert [name for name in VARIANTS if re.search(rf"\b{name}\b", said)] == []
+    assert not re.search(r"[$](?![{])|PYTHONPATH|&&|[|;]", "".join(body["cmd"] for body in BODIES.values()))
+
+
+def test_the_variants_are_listed_in_params_yaml_alone():
+    """A name of two words cannot be there by chance; the report's own numbers have its models' names."""
+    looked_at = [
+        *SOURCE.rglob("*.py"),
+        *ROOT.glob("bench/*"),
+        ROOT / "Makefile",
+        ROOT / "dvc.yaml",
+        *ROOT.glob(".dvc/plots/*"),
+    ]
+    places = {path.name for path in looked_at if path.is_file() and "ten-bn" in path.read_text(encoding="utf-8")}
+    assert places == {"report.py"}
     assert STAGES["train"]["foreach"] == "${variants}"
 
 
@@ -159,22 +263,22 @@ def leaves(value, prefix=""):
     return {leaf for key, inner in value.items() for leaf in leaves(inner, f"{prefix}.{key}" if prefix else key)}
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_the_parameters_of_a_stage_exist(name):
-    for key in parameters(STAGES[name]):
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_parameters_of_a_stage_exist(stage):
+    for key in set().union(*(parameters(stage, name) for name in VARIANTS)):
         value = shipped()
         for part in key.split("."):
             value = value[part]
 
 
 def test_every_parameter_is_tracked_by_some_stage():
-    tracked = set().union(*map(parameters, STAGES.values()))
+    tracked = set().union(*(parameters(stage, name) for stage in STAGES for name in VARIANTS))
     untracked = [leaf for leaf in leaves(shipped()) if not any(leaf == key or leaf.startswith(f"{key}.") for key in tracked)]
     assert untracked == []
 
 
 def test_the_trial_tracks_its_hyperparameters_and_the_groups():
-    assert parameters(STAGES["trial"]) == {*Hyperparameters.model_fields, "groups"}
+    assert parameters("trial") == {*Hyperparameters.model_fields, "groups"}
 
 
 class Enough(Exception):  # noqa: N818 -- it is none
@@ -185,12 +289,11 @@ class Enough(Exception):  # noqa: N818 -- it is none
 def reads(workspace, monkeypatch):
     """What the stages read of params.yaml from now on, as dvc.yaml names it; the values themselves, not what holds them."""
     found: set[str] = set()
-    sections = {"_Data": "data.", "_Variants": "variants."}
 
     def recorded(model, key):
         name = type(model).__name__
-        if key in type(model).model_fields and name in ("Params", *sections) and key not in ("data", "variants"):
-            found.add(sections.get(name, "") + (type(model).model_fields[key].alias or key))
+        if key in type(model).model_fields and key != "data" and name in ("Params", "_Data"):
+            found.add(f"data.{key}" if name == "_Data" else key)
         return object.__getattribute__(model, key)
 
     monkeypatch.setattr(params._Strict, "__getattribute__", recorded, raising=False)
@@ -203,81 +306,99 @@ def enough(*_args, **_settings):
 
 @pytest.mark.parametrize(
     ("stage", "begins"),
-    [("fetch", "quartet.fetch.take_mnist"), ("preprocess", "quartet.data.save_split"), ("plot", "quartet.plot.read")],
+    [
+        ("fetch", "quartet.data.sources.take_mnist"),
+        ("preprocess", "quartet.data.splits.save_split"),
+        ("evaluate", "quartet.data.splits.load_split"),
+        ("plot", "quartet.reporting.figures.draw_all"),
+    ],
 )
 def test_a_stage_tracks_exactly_the_parameters_that_it_reads(reads, tiny, monkeypatch, stage, begins):
-    for part in ("train", "t10k"):
-        files.write_bytes(paths.RAW / f"{part}-images-idx3-ubyte", idx.encode(tiny.images))
-        files.write_bytes(paths.RAW / f"{part}-labels-idx1-ubyte", idx.encode(tiny.labels))
-    files.write_record(paths.SOURCE, {"data": "sample", "sha256": {}})
+    for name, array in zip(idx.FILES, (tiny.images, tiny.labels) * 2, strict=True):
+        files.write_bytes(paths.RAW / name, idx.encode(array))
+    idx.record("sample")
     monkeypatch.setattr(begins, enough)
+    if stage == "plot":
+        monkeypatch.setattr("quartet.evaluation.predictions.read", lambda names: enough() if not names else Nothing())
+        monkeypatch.setattr("quartet.reporting.figures.draw_all", lambda *_: {})
+        monkeypatch.setattr("quartet.reporting.tables.page", enough)
     with pytest.raises(Enough):
-        import_module(f"quartet.{stage}").main()
-    assert reads == parameters(STAGES[stage])
+        import_module(stage).main()
+    assert reads == parameters(stage)
 
 
-@pytest.mark.parametrize("name", params.TRAININGS)
+class Nothing(dict):
+    """Results of which all is the same: a record of the sample."""
+
+    def __missing__(self, name):
+        return self
+
+    record = property(lambda self: self)
+    data = "sample"
+
+
+@pytest.mark.parametrize("name", TRAININGS)
 def test_a_training_tracks_exactly_the_parameters_that_it_reads(reads, tiny, monkeypatch, name):
     # A trial of ten classes reads no groups, and one of four does.
     paths.PARAMS.write_text(paths.PARAMS.read_text(encoding="utf-8").replace("classes: 10", "classes: 4", 1))
-    digests = {}
-    for split in data.SPLITS:
-        data.save_split(split, tiny)
-        digests[split] = {"sha256": files.sha256(data.split_path(split))}
-    files.write_record(paths.MANIFEST, {"data": "sample", "splits": digests})
-    monkeypatch.setattr(training, "fit", enough)
-    monkeypatch.setattr(tracking, "live", enough)
+    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), "sample")
+    monkeypatch.setattr(loop, "fit", enough)
+    monkeypatch.setattr(runs, "live", enough)
     monkeypatch.setattr(sys, "argv", ["train", name])
     with pytest.raises(Enough):
-        train.main()
-    stage = "trial" if name == params.TRIAL else "train"
-    body = STAGES[stage].get("do", STAGES[stage])
-    tracked = {key.replace("${key}", name) for key in body["params"]}
-    if stage == "train" and not name.startswith("four"):
-        tracked -= {"groups"}  # one list for the four of foreach
-    assert reads == tracked
+        import_module("train").main()
+    if name == params.TRIAL:
+        # It reads the names of the variants, to know its own, and nothing of them.
+        assert reads - {"variants"} == parameters("trial")
+    else:
+        tracked = parameters("train", name) - {"report"}  # a variant has what it does not change from there
+        if params.load().hyperparameters(name).classes == 10:
+            tracked -= {"groups"}  # one list for all of foreach
+        assert {f"variants.{name}" if key == "variants" else key for key in reads} == tracked
 
 
 def test_importing_a_module_alone_works_and_does_nothing(tmp_path):
     code = f"""
 import importlib, sys
-for name in {MODULES}:
+for name in {[*MODULES, *SCRIPTS]}:
     for loaded in [loaded for loaded in sys.modules if loaded.startswith("quartet")]:
         del sys.modules[loaded]
-    importlib.import_module("quartet." + name)
+    importlib.import_module(name)
 """
     done = python(code, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["params", "fetch", "preprocess"])
-def test_a_small_stage_does_not_pay_for_pytorch(tmp_path, module):
-    slow = ["torch", "mlflow", "sklearn", "scipy", "matplotlib"]
-    done = python(f"import sys, quartet.{module}; print([name for name in {slow} if name in sys.modules])", tmp_path)
+@pytest.mark.parametrize(
+    ("module", "slow"),
+    [
+        ("fetch", ["torch", "mlflow", "sklearn", "scipy", "matplotlib"]),
+        ("preprocess", ["torch", "mlflow", "sklearn", "scipy", "matplotlib", "pooch"]),
+        ("plot", ["torch", "mlflow", "sklearn"]),
+        ("evaluate", ["torch", "mlflow", "sklearn", "matplotlib"]),  # it starts a process before it imports them
+        ("quartet.commands.cli", ["torch", "mlflow", "dvc", "numpy"]),
+    ],
+)
+def test_a_program_does_not_import_what_it_does_not_need(tmp_path, module, slow):
+    done = python(f"import sys, {module}; print([name for name in {slow} if name in sys.modules])", tmp_path)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_only_tracking_knows_mlflow():
-    users = [module for module in MODULES if any(name.split(".")[0] == "mlflow" for name in Imports(module).names)]
-    assert users == ["tracking"]
+def test_a_stage_script_fits_on_one_screen():
+    lengths = {name: len(file_of(name).read_text(encoding="utf-8").splitlines()) for name in SCRIPTS}
+    assert {name: length for name, length in lengths.items() if length > 60} == {}
 
 
-def test_stages_do_not_import_each_other():
-    scripts = set(SCRIPTS.values())
-    # It runs all of them in one process, whose start an emulator makes slow.
-    assert {module for module in MODULES if own(module) & scripts} == {"portability"}
-
-
-def test_a_stage_script_stays_short():
-    # fetch holds the hashes of MNIST and what can go wrong on the way to it.
-    lengths = {name: len((SOURCE / f"{name}.py").read_text(encoding="utf-8").splitlines()) for name in SCRIPTS.values()}
-    assert {name for name, length in lengths.items() if length > 130} <= {"fetch"}
-
-
-def test_a_test_file_is_named_after_its_module():
+def test_a_test_file_is_named_after_its_module_or_package():
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    assert tested - set(MODULES) <= SYSTEM_TESTS
+    known = {part for module in MODULES for part in module.split(".")} | set(SCRIPTS)
+    assert tested - known <= SYSTEM_TESTS
+
+
+def test_every_command_is_a_module():
+    modules = {module.split(".")[-1] for module in MODULES if module.startswith("quartet.commands.")}
+    assert set(cli.COMMANDS) == modules - {"cli", "outputs"}
 
 
 def test_every_requirement_is_one_exact_version_without_an_address():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import mlflow
@@ -12,10 +13,13 @@ from test_pipeline import TRAININGS, runs
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
 
+FILES = ["confusion.png", "loss.png", "per_class.csv", "summary.json"]
+ONE = "from quartet.commands import sync; sync.bring_up_to_date(['four'])"
+
 
 def test_a_second_sync_changes_nothing(finished):
     before = runs(finished)
-    done = finished.stage("sync")
+    done = finished.quartet("sync")
     assert done.returncode == 0, done.stdout
     assert "agrees with stages/" in done.stdout
     assert runs(finished) == before
@@ -24,7 +28,7 @@ def test_a_second_sync_changes_nothing(finished):
 def test_a_lost_store_is_made_again_from_what_dvc_has(finished, tmp_path):
     uri = f"sqlite:///{tmp_path}/other.db"
     for _ in range(2):
-        done = finished.stage("sync", MLFLOW_TRACKING_URI=uri)
+        done = finished.quartet("sync", MLFLOW_TRACKING_URI=uri)
         assert done.returncode == 0, done.stdout
     found = {run["name"]: run for run in runs(finished, uri=uri)}
     assert sorted(found) == sorted(TRAININGS)
@@ -39,7 +43,7 @@ def test_a_lost_store_is_made_again_from_what_dvc_has(finished, tmp_path):
 
 
 def test_a_store_that_cannot_be_reached_is_an_error_in_one_line(finished):
-    done = finished.stage("sync", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    done = finished.quartet("sync", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.returncode == 1
     assert done.stdout.count("quartet: warning:") == done.stdout.count("quartet: error:") == 1
     assert "Traceback" not in done.stdout
@@ -47,32 +51,61 @@ def test_a_store_that_cannot_be_reached_is_an_error_in_one_line(finished):
 
 NAMED = """
 import sys
-from quartet import sync
-with sync.beside() as ready:
-    ready("four")
+from quartet.commands import sync
+with sync.beside() as tell:
+    tell("four")
     {last}
 """
 
 
 @pytest.mark.parametrize(
-    ("last", "status", "named"),
+    ("last", "status", "named", "evaluated"),
     [
-        ("ready('ten')", 0, ["four", "ten"]),
-        ("sys.exit(7)", 7, ["four"]),
-        ("import os; os.kill(os.getpid(), 9)", -9, ["four"]),
+        ("tell('ten')", 0, ["four", "ten"], False),
+        ("tell('ten'); tell(sync.EVALUATED)", 0, ["four", "ten"], True),
+        ("sys.exit(7)", 7, ["four"], False),
+        ("import os; os.kill(os.getpid(), 9)", -9, ["four"], False),
     ],
 )
-def test_the_process_beside_an_evaluation_takes_what_it_names_and_ends_with_it(finished, tmp_path, last, status, named):
+def test_the_process_beside_takes_what_it_is_told_and_ends(finished, tmp_path, last, status, named, evaluated):
     uri = f"sqlite:///{tmp_path}/other.db"
     # The output is complete when the last process that could write to it has ended.
     done = finished.run("python", "-c", NAMED.format(last=last), check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
     assert done.returncode == status, done.stdout
     assert "Traceback" not in done.stdout
-    assert sorted(run["name"] for run in runs(finished, uri=uri)) == named
+    found = runs(finished, uri=uri)
+    assert sorted(run["name"] for run in found) == named
+    metrics = json.loads((finished.root / "stages/evaluate/metrics.json").read_bytes())
+    for run in found:
+        assert len(run["models"]) == 1
+        assert sorted(run["artifacts"]) == (FILES if evaluated else [])
+        logged = {key: value for key, value in run["metrics"].items() if key.startswith("test_")}
+        expected = {f"test_{key}": metrics[run["name"]][key] for key in ("accuracy", "loss", "macro_f1")}
+        assert logged == (expected if evaluated else {})
+
+
+UNABLE_TO_DRAW = """
+from quartet.commands import sync
+from quartet.reporting import figures
+figures.losses = figures.confusions = None
+print("complete" if sync.bring_up_to_date(["four"]) else "incomplete")
+"""
+
+
+def test_the_pictures_are_drawn_only_for_a_run_that_lacks_them(finished, tmp_path):
+    done = finished.run("python", "-c", UNABLE_TO_DRAW, PYTHONPATH="src")
+    assert done.stdout == "complete\n"
+    uri = f"sqlite:///{tmp_path}/other.db"
+    done = finished.run("python", "-c", UNABLE_TO_DRAW, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    assert "'NoneType' object is not callable" in done.stdout
+    assert done.stdout.endswith("\nincomplete\n")
+    finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    (run,) = runs(finished, uri=uri)
+    assert sorted(run["artifacts"]) == FILES
 
 
 def test_where_the_process_beside_is_killed_the_evaluation_goes_on(finished, tmp_path):
-    kill = "import psutil, time; psutil.Process().children()[0].kill(); time.sleep(1); ready('ten'); print('evaluated')"
+    kill = "import psutil, time; psutil.Process().children()[0].kill(); time.sleep(1); tell('ten'); print('evaluated')"
     code = NAMED.format(last=kill)
     done = finished.run("python", "-c", code, PYTHONPATH="src", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/other.db")
     assert "MLflow's process ended with status -9" in done.stdout
@@ -83,7 +116,7 @@ def test_where_the_process_beside_is_killed_the_evaluation_goes_on(finished, tmp
 KILLED = """
 import os, signal
 import mlflow.pytorch
-from quartet import sync
+from quartet.commands import sync
 mlflow.pytorch.save_model = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 sync.bring_up_to_date(["four"])
 """
@@ -100,14 +133,13 @@ def test_a_model_that_a_kill_left_half_logged_is_logged_whole_by_the_next_sync(f
         return [str(model.status) for model in client.search_logged_models([experiment.experiment_id], "name = 'model'")]
 
     assert models() == ["PENDING"]
-    code = "from quartet import sync; sync.bring_up_to_date(['four'])"
     for _ in range(2):
-        finished.run("python", "-c", code, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+        finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
         assert models() == ["READY"]
 
 
 def test_where_mlflow_fails_the_evaluation_beside_it_goes_on(finished):
-    code = NAMED.format(last="time.sleep(12); ready('ten'); ready('trial'); print('evaluated')")
+    code = NAMED.format(last="time.sleep(12); tell('ten'); tell('trial'); tell(sync.EVALUATED); print('evaluated')")
     done = finished.run("python", "-c", f"import time{code}", PYTHONPATH="src", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.stdout.count("quartet: warning:") == 1
     assert "evaluated" in done.stdout

@@ -6,36 +6,41 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from project import ROOT
-from quartet import errors, tracking
-from quartet.history import Epoch
+from quartet.base import errors, params, process
+from quartet.tracking import runs, store
+from quartet.training.record import Epoch, TrainingRecord
 
 HISTORY = [Epoch(number, 1 / number, 2 / number, 1 - 1 / (1 + number)) for number in range(1, 5)]
 KEYS = ("train_loss", "val_loss", "val_accuracy")
 
 
-def describe(fingerprint: str, data: str = "a") -> dict:
-    return {
-        "variant": "ten",
-        "hyperparameters": {"classes": 10, "bn": False, "lr": 0.001},
-        "groups": [[digit] for digit in range(10)],
-        "data": "sample",
-        "splits": {"train": f"{data}: train", "validation": f"{data}: validation"},
-        "fingerprint": fingerprint,
-    }
+def describe(code: str, data: str = "a") -> TrainingRecord:
+    """A training by code of that name on data of that name."""
+    return TrainingRecord(
+        name="ten",
+        hyperparameters=params.Hyperparameters(
+            classes=10, bn=False, epochs=4, batch_size=20, lr=0.001, schedule="constant", augment=False, seed=0
+        ),
+        groups=tuple((digit,) for digit in range(10)),
+        data="sample",
+        splits={"train": f"{data}: train", "validation": f"{data}: validation"},
+        code=code,
+    )
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def own_store(tmp_path_factory):
     root = tmp_path_factory.mktemp("odd % # näme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("DVC_ROOT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.initialise()
+        store.initialise()
         yield root
 
 
@@ -45,34 +50,35 @@ def log_all(log):
         log(HISTORY[: epoch.epoch])
 
 
-def runs(fingerprint: str) -> list:
-    return tracking._find(tracking._client(), fingerprint)
+def found(code: str, data: str = "a") -> list:
+    """The runs of a training in the store in use."""
+    return runs._find(store.client(), describe(code, data).fingerprint)
 
 
 def steps(run, key: str = "train_loss") -> list[int]:
-    return [metric.step for metric in tracking._client().get_metric_history(run.info.run_id, key)]
+    return [metric.step for metric in store.client().get_metric_history(run.info.run_id, key)]
 
 
 def test_the_store_is_the_roots_own_unless_another_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store.uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert tracking.uri() == "http://127.0.0.1:5000"
-    assert tracking.artifacts() is None
+    assert store.uri() == "http://127.0.0.1:5000"
+    assert store.artifacts() is None
 
 
-def test_each_epoch_is_in_the_store_before_the_next_one(store):
-    with tracking.live(describe("live")) as log:
-        (run,) = runs("live")
+def test_each_epoch_is_in_the_store_before_the_next_one(own_store):
+    with runs.live(describe("live"), None) as log:
+        (run,) = found("live")
         assert run.info.status == "RUNNING"
         for epoch in HISTORY:
             log(HISTORY[: epoch.epoch])
             assert steps(run) == list(range(1, epoch.epoch + 1))
-    (run,) = runs("live")
+    (run,) = found("live")
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "ten"
-    assert [metric.value for metric in tracking._client().get_metric_history(run.info.run_id, "val_loss")] == [
+    assert [metric.value for metric in store.client().get_metric_history(run.info.run_id, "val_loss")] == [
         epoch.val_loss for epoch in HISTORY
     ]
     assert run.data.params["groups"] == "0 1 2 3 4 5 6 7 8 9"
@@ -82,12 +88,12 @@ def test_each_epoch_is_in_the_store_before_the_next_one(store):
     ]
 
 
-def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(store):
+def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(own_store):
     ends = []
     for _ in range(2):
-        with tracking.live(describe("again")) as log:
+        with runs.live(describe("again"), None) as log:
             log_all(log)
-        (run,) = runs("again")
+        (run,) = found("again")
         ends.append(run.info.end_time)
     assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
     assert run.info.status == "FINISHED"
@@ -95,36 +101,36 @@ def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(store):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (errors.Terminated, "KILLED"), (errors.WorkError, "FAILED")]
+    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (process.Terminated, "KILLED"), (errors.WorkError, "FAILED")]
 )
-def test_a_training_that_ends_early_says_how_and_goes_on_in_its_own_run(store, error, status):
+def test_a_training_that_ends_early_says_how_and_goes_on_in_its_own_run(own_store, error, status):
     name = error.__name__
-    with contextlib.suppress(error), tracking.live(describe(name)) as log:
+    with contextlib.suppress(error), runs.live(describe(name), None) as log:
         log(HISTORY[:1])
         raise error
-    (run,) = runs(name)
+    (run,) = found(name)
     assert run.info.status == status
-    with tracking.live(describe(name)) as log:
+    with runs.live(describe(name), None) as log:
         log(HISTORY)
-    (run,) = runs(name)
+    (run,) = found(name)
     assert (run.info.status, steps(run)) == ("FINISHED", [1, 2, 3, 4])
 
 
-def test_a_training_that_never_ran_here_gets_one_run_marked_as_restored(store):
+def test_a_training_that_never_ran_here_gets_one_run_marked_as_restored(own_store):
     for _ in range(2):
-        tracking.complete(describe("restored"), HISTORY, None)
-    (run,) = runs("restored")
+        runs.complete(describe("restored"), None, HISTORY)
+    (run,) = found("restored")
     assert run.data.tags["restored"] == "true"
     assert (run.info.status, steps(run)) == ("FINISHED", [1, 2, 3, 4])
 
 
-def test_completing_adds_only_what_is_missing_and_drops_a_double(store):
-    client = tracking._client()
-    first = tracking._create(client, describe("double"))
-    tracking._log_epochs(tracking._Session(client, first.info.run_id), HISTORY[:2])
-    tracking._create(client, describe("double"))
-    tracking.complete(describe("double"), HISTORY, None)
-    (run,) = runs("double")
+def test_completing_adds_only_what_is_missing_and_drops_a_double(own_store):
+    client = store.client()
+    first = runs._create(client, describe("double"), None)
+    runs._log_epochs(runs._Session(client, first.info.run_id), HISTORY[:2])
+    runs._create(client, describe("double"), None)
+    runs.complete(describe("double"), None, HISTORY)
+    (run,) = found("double")
     assert run.info.run_id == first.info.run_id
     assert steps(run) == [1, 2, 3, 4]
 
@@ -132,12 +138,12 @@ def test_completing_adds_only_what_is_missing_and_drops_a_double(store):
 SCRIPT = """
 import sys, time
 sys.path[:0] = [{tests!r}]
-from quartet import tracking
+from quartet.tracking import runs, store
 from test_tracking import describe, log_all
-tracking._client()
+store.client()
 print("imported", flush=True)
 sys.stdin.readline()
-with tracking.live(describe(sys.argv[1], sys.argv[2])) as log:
+with runs.live(describe(sys.argv[1], sys.argv[2]), None) as log:
     log_all(log)
     print("logged", flush=True)
     sys.stdin.readline()
@@ -145,21 +151,21 @@ with tracking.live(describe(sys.argv[1], sys.argv[2])) as log:
 
 
 @contextlib.contextmanager
-def trainings(store, data, *fingerprints):
+def trainings(folder, data, *codes):
     """Processes that each log a training, all started at the same moment, and have logged it when the block begins."""
-    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(store), "PYTHONWARNINGS": "ignore"}
-    code = SCRIPT.format(tests=str(ROOT / "tests"))
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(folder), "PYTHONWARNINGS": "ignore"}
+    script = SCRIPT.format(tests=str(ROOT / "tests"))
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code, fingerprint, data],
-            cwd=store,
+            [sys.executable, "-c", script, code, data],
+            cwd=folder,
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for fingerprint in fingerprints
+        for code in codes
     ]
     try:
         for word in ("imported\n", "logged\n"):
@@ -175,47 +181,52 @@ def trainings(store, data, *fingerprints):
             process.communicate()
 
 
-def test_eight_trainings_at_once_lose_nothing_and_no_word_is_said(store):
-    names = [f"one of eight {number}" for number in range(8)]
-    with trainings(store, "first logged by one of them", *names) as processes:
+def test_eight_trainings_at_once_lose_nothing_and_no_word_is_said(own_store):
+    names, data = [f"one of eight {number}" for number in range(8)], "first logged by one of them"
+    with trainings(own_store, data, *names) as processes:
         assert [process.communicate("end\n") for process in processes] == [("", None)] * 8
         assert [process.returncode for process in processes] == [0] * 8
     for name in names:
-        (run,) = runs(name)
+        (run,) = found(name, data)
         assert run.info.status == "FINISHED"
         assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
-        assert len(run.data.params) == 5
+        assert len(run.data.params) == 10
         assert len(run.inputs.dataset_inputs) == 2
 
 
-def test_a_run_that_was_begun_and_not_described_is_described(store):
-    client = tracking._client()
-    run = tracking._create(client, describe("begun"))
+def test_a_run_that_was_begun_and_not_described_is_described(own_store):
+    client = store.client()
+    run = runs._create(client, describe("begun"), None)
     client.log_param(run.info.run_id, "classes", "10")
-    tracking.complete(describe("begun"), HISTORY, None)
-    (run,) = runs("begun")
+    runs.complete(describe("begun"), None, HISTORY)
+    (run,) = found("begun")
     assert run.data.params == {
         "classes": "10",
         "bn": "False",
+        "epochs": "4",
+        "batch_size": "20",
         "lr": "0.001",
+        "schedule": "constant",
+        "augment": "False",
+        "seed": "0",
         "groups": "0 1 2 3 4 5 6 7 8 9",
         "data": "sample",
     }
     assert len(run.inputs.dataset_inputs) == 2
 
 
-def test_a_killed_training_is_closed_as_killed_and_a_live_one_is_left_alone(store):
-    with trainings(store, "a", "killed", "alive") as (killed, _):
+def test_a_killed_training_is_closed_as_killed_and_a_live_one_is_left_alone(own_store):
+    with trainings(own_store, "a", "killed", "alive") as (killed, _):
         killed.kill()
         killed.wait()
-        tracking.close_interrupted()
-        assert [run.info.status for run in runs("killed") + runs("alive")] == ["KILLED", "RUNNING"]
+        runs.close_interrupted()
+        assert [run.info.status for run in found("killed") + found("alive")] == ["KILLED", "RUNNING"]
 
 
 def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
-    with tracking.live(describe("down")) as log:
+    with runs.live(describe("down"), None) as log:
         log_all(log)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -224,27 +235,96 @@ def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, c
     assert "secret" not in lines[0]
 
 
-def test_a_moved_project_is_said_and_mended(store, tmp_path, monkeypatch, capfd):
-    tracking.complete(describe("moved"), HISTORY, None)
+def test_a_moved_project_is_said_and_mended(own_store, tmp_path, monkeypatch, capfd):
+    runs.complete(describe("moved"), None, HISTORY)
     there = tmp_path / "there"
     there.mkdir()
-    shutil.copy(store / "mlflow.db", there)
+    shutil.copy(own_store / "mlflow.db", there)
     monkeypatch.setenv("DVC_ROOT", str(there))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.attempt(lambda: tracking.complete(describe("moved"), HISTORY, None)) is tracking.FAILED
+    assert store.attempt(lambda: runs.complete(describe("moved"), None, HISTORY)) is store.FAILED
     assert "the project moved" in capfd.readouterr().err
-    tracking.mend_moved()
-    tracking.complete(describe("moved"), HISTORY, None)
-    (run,) = runs("moved")
+    store.mend_moved()
+    runs.complete(describe("moved"), None, HISTORY)
+    (run,) = found("moved")
     assert run.info.artifact_uri.startswith(str(there / "mlruns")) or run.info.artifact_uri.startswith(there.as_uri())
 
 
-def test_what_stops_a_command_waits_until_mlflow_has_finished(store):
+def test_a_run_has_the_colour_of_its_training(own_store):
+    with runs.live(describe("coloured"), "#2b6cb0") as log:
+        log_all(log)
+    runs.complete(describe("restored and coloured"), "#dd6b20", HISTORY)
+    runs.complete(describe("without"), None, HISTORY)
+    codes = ("coloured", "restored and coloured", "without")
+    assert [run.data.tags.get("mlflow.runColor") for code in codes for run in found(code)] == ["#2b6cb0", "#dd6b20", None]
+
+
+class Drawn:
+    """An evaluation, and how many times its files were drawn."""
+
+    def __init__(self, digest: str, **metrics: float) -> None:
+        self.times = 0
+        self.evaluation = runs.Evaluation(metrics, digest, self.draw)
+
+    def draw(self) -> dict[str, bytes]:
+        self.times += 1
+        return {"confusion.png": self.evaluation.digest.encode(), "per_class.csv": b"class"}
+
+
+def values(run, key: str) -> list[float]:
+    return [metric.value for metric in store.client().get_metric_history(run.info.run_id, key)]
+
+
+def artifacts(run) -> list[str]:
+    return [artifact.path for artifact in store.client().list_artifacts(run.info.run_id)]
+
+
+def test_an_evaluation_is_logged_and_drawn_once(own_store):
+    drawn = Drawn("first", test_accuracy=0.5, test_loss=1.5)
+    for _ in range(3):
+        runs.complete(describe("evaluated"), None, HISTORY)
+        runs.log_evaluation(describe("evaluated"), drawn.evaluation)
+    assert drawn.times == 1
+    (run,) = found("evaluated")
+    assert (values(run, "test_accuracy"), values(run, "test_loss")) == ([0.5], [1.5])
+    assert artifacts(run) == ["confusion.png", "per_class.csv"]
+    assert run.info.status == "FINISHED"
+
+
+def test_another_evaluation_of_the_same_model_takes_its_place(own_store, tmp_path):
+    before, after = Drawn("before", test_accuracy=0.5, test_loss=1.5), Drawn("after", test_accuracy=0.75, test_loss=1.5)
+    for drawn in (before, after, after):
+        runs.complete(describe("again evaluated"), None, HISTORY)
+        runs.log_evaluation(describe("again evaluated"), drawn.evaluation)
+    assert (before.times, after.times) == (1, 1)
+    (run,) = found("again evaluated")
+    assert (values(run, "test_accuracy"), values(run, "test_loss")) == ([0.5, 0.75], [1.5])
+    picture = store.client().download_artifacts(run.info.run_id, "confusion.png", str(tmp_path))
+    assert Path(picture).read_bytes() == b"after"
+
+
+def test_an_evaluation_that_was_cut_off_is_logged_whole_later(own_store):
+    def fail() -> dict[str, bytes]:
+        raise OSError("no room for the picture")
+
+    cut = runs.Evaluation({"test_accuracy": 0.5}, "cut", fail)
+    runs.complete(describe("cut off"), None, HISTORY)
+    with pytest.raises(OSError, match="no room"):
+        runs.log_evaluation(describe("cut off"), cut)
+    drawn = Drawn("cut", test_accuracy=0.5)
+    runs.log_evaluation(describe("cut off"), drawn.evaluation)
+    assert drawn.times == 1
+    (run,) = found("cut off")
+    assert values(run, "test_accuracy") == [0.5]
+    assert artifacts(run) == ["confusion.png", "per_class.csv"]
+
+
+def test_what_stops_a_command_waits_until_mlflow_has_finished(own_store):
     def interrupted():
         os.kill(os.getpid(), signal.SIGINT)
-        tracking.complete(describe("stopped"), HISTORY, None)
+        runs.complete(describe("stopped"), None, HISTORY)
 
     with pytest.raises(KeyboardInterrupt):
-        tracking.attempt(interrupted)
-    (run,) = runs("stopped")
+        store.attempt(interrupted)
+    (run,) = found("stopped")
     assert run.info.status == "FINISHED"

@@ -19,10 +19,15 @@ import pytest
 import torch
 
 from project import ROOT, Project
-from quartet import data, errors, files, paths, sync, tracking, training
-from quartet.params import Hyperparameters
-from test_tracking import HISTORY, KEYS, describe, runs, steps
+from quartet.base import errors, params, paths, process
+from quartet.base.params import Hyperparameters
+from quartet.commands import sync
+from quartet.data import splits
+from quartet.tracking import runs, store
+from quartet.training import loop
+from test_tracking import HISTORY, KEYS, describe, found, steps
 
+TRAININGS = ("ten", params.TRIAL)
 OUTPUTS = ("history.csv", "model.safetensors", "provenance.json", "summary.json")
 PAGE = 4096
 # One worker runs all that shares what takes seconds to set up.
@@ -107,8 +112,8 @@ class Companion:
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch):
     """Our own patience shortened, and MLflow's settings, which a client puts into the environment, as a user has them."""
-    monkeypatch.setattr(tracking, "PATIENCE", 1)
-    for name in ("MLFLOW_TRACKING_URI", *tracking.SETTINGS):
+    monkeypatch.setattr(store, "PATIENCE", 1)
+    for name in ("MLFLOW_TRACKING_URI", *store.SETTINGS):
         monkeypatch.setenv(name, "")  # so that there is something to undo
         monkeypatch.delenv(name)
     for name in ("NO_PROXY", "no_proxy"):
@@ -127,7 +132,7 @@ def template(tmp_path_factory):
         patch.chdir(root)
         patch.setenv("DVC_ROOT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        tracking.initialise()
+        store.initialise()
     forget()
     return root / "mlflow.db"
 
@@ -137,7 +142,7 @@ def furnish(root: Path, template: Path, monkeypatch) -> Path:
     monkeypatch.setenv("DVC_ROOT", str(root))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(template, root / "mlflow.db")
-    tracking.mend_moved()
+    store.mend_moved()
     return root / "mlflow.db"
 
 
@@ -186,22 +191,22 @@ def forget() -> None:
     _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
 
 
-def train(fingerprint: str = "faulty", **before) -> None:
+def train(code: str = "faulty", **before) -> None:
     """A training of four epochs, with something done before the epoch of that name: `two`, `three`, `four`, or `the_end`."""
-    with tracking.live(describe(fingerprint)) as log:
+    with runs.live(describe(code), None) as log:
         for name, epoch in zip(("one", "two", "three", "four"), HISTORY, strict=True):
             before.get(name, str)()
             log(HISTORY[: epoch.epoch])
         before.get("the_end", str)()
 
 
-def complete(fingerprint: str = "faulty") -> None:
+def complete(code: str = "faulty") -> None:
     forget()
-    tracking.complete(describe(fingerprint), HISTORY, None)
+    runs.complete(describe(code), None, HISTORY)
 
 
-def assert_up_to_date(fingerprint: str = "faulty") -> None:
-    (run,) = runs(fingerprint)
+def assert_up_to_date(code: str = "faulty") -> None:
+    (run,) = found(code)
     assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
     assert run.info.status == "FINISHED"
     assert run.data.params["lr"] == "0.001"
@@ -211,7 +216,7 @@ def assert_up_to_date(fingerprint: str = "faulty") -> None:
 def warning(capfd) -> str:
     """All that stood on standard error: one line that names the store and what mends it."""
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"quartet: warning: MLflow ({tracking.uri()}) failed: ")
+    assert line.startswith(f"quartet: warning: MLflow ({store.uri()}) failed: ")
     assert line.endswith(" -- the work goes on without it; `make sync` brings it up to date")
     assert "SELECT" not in line
     assert "INSERT" not in line
@@ -235,7 +240,7 @@ def test_a_store_locked_from_the_second_epoch_on_keeps_the_first_and_sync_adds_t
     train(two=lock.tell)
     assert "database is locked" in warning(capfd)
     lock.tell()
-    (run,) = runs("faulty")
+    (run,) = found("faulty")
     assert (run.info.status, steps(run)) == ("RUNNING", [1])
     complete()
     assert_up_to_date()
@@ -251,13 +256,13 @@ def test_a_store_locked_at_the_very_end_costs_one_warning(lock, capfd):
     train(the_end=lock.tell)
     assert "database is locked" in warning(capfd)
     lock.tell()
-    (run,) = runs("faulty")
+    (run,) = found("faulty")
     assert (run.info.status, steps(run)) == ("RUNNING", [1, 2, 3, 4])
     complete()
     assert_up_to_date()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, errors.Terminated, errors.WorkError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, process.Terminated, errors.WorkError])
 def test_how_a_training_ended_is_not_hidden_by_a_store_that_fails(lock, capfd, error):
     def fail() -> None:
         lock.tell()
@@ -338,17 +343,17 @@ def test_a_damaged_store_costs_one_warning_that_says_how_to_mend_it(database, ca
         train(three=lambda: damage(database))
     line = warning(capfd)
     assert problem in line
-    assert f"move {database} away and it is made anew" in line
+    assert f"move {database} away, and it is made again" in line
 
 
 def test_a_damaged_store_that_was_moved_away_is_made_anew(database, capfd):
     garbage(database)
     train()
     assert f"move {database} away" in warning(capfd)
-    assert not sync.bring_up_to_date()
+    assert not sync.bring_up_to_date(TRAININGS)
     assert f"move {database} away" in warning(capfd)
     database.rename(database.with_suffix(".damaged"))
-    assert sync.bring_up_to_date()
+    assert sync.bring_up_to_date(TRAININGS)
     complete()
     assert_up_to_date()
     assert capfd.readouterr().err == ""
@@ -356,7 +361,7 @@ def test_a_damaged_store_that_was_moved_away_is_made_anew(database, capfd):
 
 def test_an_empty_file_is_made_a_store(database, capfd):
     database.write_bytes(b"")
-    assert sync.bring_up_to_date()
+    assert sync.bring_up_to_date(TRAININGS)
     train()
     assert capfd.readouterr().err == ""
     assert_up_to_date()
@@ -366,7 +371,7 @@ def test_a_store_that_is_removed_during_a_training_costs_one_warning(database, t
     train(two=database.unlink)
     warning(capfd)
     shutil.copy(template, database)  # as MLflow would make it
-    tracking.mend_moved()
+    store.mend_moved()
     complete()
     assert_up_to_date()
 
@@ -403,7 +408,7 @@ def test_a_store_of_an_unknown_schema_costs_one_warning_that_says_how_to_mend_it
     assert f"`mlflow db upgrade sqlite:///{database}`, or move it away if a newer MLflow made it" in line
     database.unlink()
     shutil.copy(template, database)  # as MLflow would make it
-    tracking.mend_moved()
+    store.mend_moved()
     complete()
     assert_up_to_date()
 
@@ -412,7 +417,7 @@ def test_a_store_of_an_unknown_schema_costs_one_warning_that_says_how_to_mend_it
 
 
 def test_a_run_that_is_deleted_during_its_training_is_made_again(database, capfd):
-    train(three=lambda: tracking._client().delete_run(runs("faulty")[0].info.run_id))
+    train(three=lambda: store.client().delete_run(found("faulty")[0].info.run_id))
     assert "must be in the 'active' state" in warning(capfd)
     complete()
     assert_up_to_date()
@@ -420,27 +425,27 @@ def test_a_run_that_is_deleted_during_its_training_is_made_again(database, capfd
 
 def test_a_deleted_experiment_is_brought_back(database, capfd):
     train("before")
-    client = tracking._client()
-    client.delete_experiment(tracking._experiment_id(client))
+    client = store.client()
+    client.delete_experiment(store.experiment_id(client))
     train()
     assert capfd.readouterr().err == ""
-    for fingerprint in ("before", "faulty"):
-        assert_up_to_date(fingerprint)
+    for code in ("before", "faulty"):
+        assert_up_to_date(code)
 
 
 # The training fails.
 
 
 def test_a_training_that_diverges_ends_its_run_as_failed(database, tiny, capfd):
-    examples = training.Examples(torch.from_numpy(tiny.images), torch.from_numpy(tiny.labels.astype(np.int64)))
+    examples = loop.Examples(torch.from_numpy(tiny.images), torch.from_numpy(tiny.labels.astype(np.int64)))
     recipe = {"epochs": 3, "batch_size": 21, "schedule": "constant", "augment": False, "seed": 0}
     absurd = Hyperparameters.model_construct(**recipe, lr=1e30, classes=10, bn=False)
     with (
-        pytest.raises(training.DivergedError, match=r"became (nan|inf) in epoch \d+, step \d+; lower lr"),
-        tracking.live(describe("diverged")) as log,
+        pytest.raises(loop.DivergedError, match=r"became (nan|inf) in epoch \d+, step \d+; lower lr"),
+        runs.live(describe("diverged"), None) as log,
     ):
-        training.fit(absurd, examples, examples, on_epoch=log)
-    (run,) = runs("diverged")
+        loop.fit(absurd, examples, examples, on_epoch=log)
+    (run,) = found("diverged")
     assert run.info.status == "FAILED"
     assert capfd.readouterr().err == ""
 
@@ -495,7 +500,7 @@ def test_a_server_that_is_killed_costs_one_warning_and_sync_makes_up_for_it(serv
     train("killed server", two=server.kill)
     warning(capfd)
     server.start()
-    (run,) = runs("killed server")
+    (run,) = found("killed server")
     assert (run.info.status, steps(run)) == ("RUNNING", [1])
     complete("killed server")
     assert_up_to_date("killed server")
@@ -511,28 +516,28 @@ def test_nothing_is_missing_where_the_server_is_back_before_the_end(server, capf
 @shares_server
 @pytest.mark.parametrize("path", ["runs/create", "runs/log-batch", "runs/log-inputs", "runs/update"])
 def test_a_server_that_dies_after_a_request_leaves_nothing_half_done(server, capfd, path):
-    fingerprint = f"died after {path}"
+    code = f"died after {path}"
     server.kill()
     server.start("die", path)
-    train(fingerprint)
+    train(code)
     warning(capfd)
     server.kill()
     server.start()
-    train(fingerprint)
+    train(code)
     assert capfd.readouterr().err == ""
-    assert_up_to_date(fingerprint)
+    assert_up_to_date(code)
 
 
 @shares_server
 @pytest.mark.parametrize("path", ["runs/create", "runs/log-batch", "runs/log-inputs", "runs/update"])
 def test_an_answer_that_is_lost_doubles_nothing(server, capfd, path):
-    fingerprint = f"no answer to {path}"
+    code = f"no answer to {path}"
     server.kill()
     server.start("lose", path)
-    train(fingerprint)
+    train(code)
     assert capfd.readouterr().err == ""
-    complete(fingerprint)
-    assert_up_to_date(fingerprint)
+    complete(code)
+    assert_up_to_date(code)
 
 
 # The server is none of MLflow's: it fails, or answers otherwise, or never.
@@ -637,8 +642,13 @@ class Stage:
         self.root, self.store = root, root / "mlflow.db"
         self.env = Project(root, home).env | {"PYTHONPATH": str(ROOT / "src")}
 
-    def run(self, module: str, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        command = [*before, sys.executable, "-m", f"quartet.{module}", *arguments]
+    def train(self, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        return self._run(*before, sys.executable, str(ROOT / "src/train.py"), "ten")
+
+    def sync(self) -> subprocess.CompletedProcess[str]:
+        return self._run("quartet", "sync")
+
+    def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False)
 
     def outputs(self) -> dict[str, bytes]:
@@ -647,8 +657,8 @@ class Stage:
     def assert_up_to_date(self, monkeypatch) -> None:
         monkeypatch.setenv("DVC_ROOT", str(self.root))
         forget()
-        client = tracking._client()
-        (run,) = client.search_runs([tracking._experiment_id(client)])
+        client = store.client()
+        (run,) = client.search_runs([store.experiment_id(client)])
         assert [steps(run, key) for key in KEYS] == [[1, 2]] * 3
         assert run.info.status == "FINISHED"
 
@@ -670,16 +680,13 @@ def undisturbed(tmp_path_factory, template):
     random = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        digests = {}
-        for name in ("train", "validation"):
-            images = random.integers(0, 256, (60, 28, 28), dtype=np.uint8)
-            data.save_split(name, data.Split(images, np.arange(60, dtype=np.uint8) % 10))
-            digests[name] = {"sha256": files.sha256(data.split_path(name))}
-        files.write_record(paths.MANIFEST, {"data": "sample", "splits": digests})
+        digits = np.arange(60, dtype=np.uint8) % 10
+        images = {name: random.integers(0, 256, (60, 28, 28), dtype=np.uint8) for name in ("train", "validation")}
+        splits.save_all({name: splits.Split(shown, digits) for name, shown in images.items()}, "sample")
         furnish(root, template, patch)
     forget()
     stage = Stage(root, home)
-    done = stage.run("train", "ten")
+    done = stage.train()
     assert (done.returncode, done.stderr) == (0, "")
     assert tuple(stage.outputs()) == OUTPUTS
     return stage
@@ -711,12 +718,12 @@ def test_the_script_trains_to_the_same_bytes_beside_a_locked_store_and_sync_make
     lock = Companion(LOCK, str(stage.store))
     try:
         lock.tell()
-        done = stage.run("train", "ten")
+        done = stage.train()
     finally:
         lock.end()
     assert "database is locked" in stage.warning(done)
     assert stage.outputs() == undisturbed.outputs()
-    done = stage.run("sync")
+    done = stage.sync()
     assert (done.returncode, done.stderr) == (0, "")
     assert "agrees with stages/" in done.stdout
     stage.assert_up_to_date(monkeypatch)
@@ -728,11 +735,11 @@ def test_the_script_trains_to_the_same_bytes_beside_a_read_only_store_and_the_ne
 ):
     before = bound_by_modes()
     stage.store.chmod(0o444)
-    done = stage.run("train", "ten", before=before)
+    done = stage.train(before)
     assert "attempt to write a readonly database" in stage.warning(done)
     assert stage.outputs() == undisturbed.outputs()
     stage.store.chmod(0o644)
-    done = stage.run("train", "ten", before=before)
+    done = stage.train(before)
     assert (done.returncode, done.stderr) == (0, "")
     assert stage.outputs() == undisturbed.outputs()
     stage.assert_up_to_date(monkeypatch)

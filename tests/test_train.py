@@ -1,112 +1,117 @@
 from __future__ import annotations
 
+import contextlib
 import sys
 
-import numpy as np
 import pytest
 
-from quartet import data, files, params, paths, train
-from quartet.errors import InputError
-
-MANIFEST = {"data": "sample", "splits": {name: {"sha256": name} for name in data.SPLITS}}
-
-
-def fingerprint(name="ten", manifest=MANIFEST):
-    return files.content_digest(train.provenance(train.describe(name, params.load(), manifest)))
+import train
+from quartet.base import params, paths
+from quartet.base.errors import InputError, WorkError
+from quartet.data import splits
+from quartet.model import network, weights
+from quartet.tracking import runs
+from quartet.training import record
 
 
 @pytest.fixture
-def edit(workspace):
-    def replace(old, new):
-        path = workspace / "params.yaml"
-        text = path.read_text(encoding="utf-8")
-        assert old in text
-        path.write_text(text.replace(old, new, 1), encoding="utf-8")
-
-    return replace
+def prepared(workspace, tiny):
+    """What preprocess leaves."""
+    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), "sample")
+    return workspace
 
 
-def test_a_training_is_described_by_its_parameters_groups_and_data(workspace):
-    found = train.describe("four-bn", params.load(), MANIFEST)
-    recipe = {"epochs": 10, "batch_size": 20, "lr": 0.001, "schedule": "constant", "augment": False, "seed": 0}
-    assert found == {
-        "variant": "four-bn",
-        "hyperparameters": {**recipe, "classes": 4, "bn": True},
-        "groups": [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]],
-        "data": "sample",
-        "splits": {"train": "train", "validation": "validation"},
-    }
+def edit(old, new):
+    text = paths.PARAMS.read_text(encoding="utf-8")
+    assert old in text
+    paths.PARAMS.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def test_a_fingerprint_is_the_trainings_own(workspace):
-    assert fingerprint() == fingerprint()
-    assert len({fingerprint(name) for name in params.TRAININGS}) == 5
+@pytest.fixture
+def start(monkeypatch):
+    """A function that runs the stage, and returns what it told MLflow's run."""
 
+    def run(*arguments):
+        told = []
 
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("ten", "  lr: 0.001", "  lr: 0.002"),
-        ("ten", "  seed: 0\n\n# The base", "  seed: 1\n\n# The base"),
-        ("four", "[0, 6]\n  - [1, 7]", "[0, 7]\n  - [1, 6]"),
-        ("trial", "bn: false", "bn: true"),
-        ("trial", "augment: false", "augment: true"),
-    ],
-)
-def test_a_fingerprint_changes_with_what_the_training_depends_on(edit, name, old, new):
-    before = fingerprint(name)
-    edit(old, new)
-    assert fingerprint(name) != before
+        @contextlib.contextmanager
+        def live(training, colour):
+            told.append((training, colour))
+            yield lambda history: told.append(list(history))
 
+        monkeypatch.setattr(runs, "live", live)
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        train.main()
+        return told
 
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("ten", "bn: false", "bn: true"),
-        ("trial", "  lr: 0.001", "  lr: 0.002"),
-        ("ten", "[0, 6]\n  - [1, 7]", "[0, 7]\n  - [1, 6]"),
-    ],
-)
-def test_a_fingerprint_stays_where_others_change(edit, name, old, new):
-    before = fingerprint(name)
-    edit(old, new)
-    assert fingerprint(name) == before
-
-
-def test_a_fingerprint_changes_with_the_training_images_alone(workspace):
-    before = fingerprint()
-    for split in data.SPLITS:
-        other = {"data": "sample", "splits": {**MANIFEST["splits"], split: {"sha256": "another"}}}
-        assert (fingerprint(manifest=other) == before) == (split == "test")
-
-
-def test_examples_are_a_splits_images_and_classes(workspace, tiny):
-    data.save_split("train", tiny)
-    files.write_record(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(data.split_path("train"))}}})
-    images, labels = train.load_examples("train", [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]])
-    np.testing.assert_array_equal(images.numpy(), tiny.images)
-    classes = np.array([0, 1, 2, 2, 3, 2, 0, 1, 2, 3])
-    np.testing.assert_array_equal(labels.numpy(), classes[tiny.labels])
+    return run
 
 
 @pytest.mark.parametrize("arguments", [[], ["five"], ["ten", "four"], ["train@ten"]])
-def test_another_model_than_the_five_is_refused(workspace, monkeypatch, arguments):
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+def test_another_model_than_the_five_is_refused(workspace, start, arguments):
     with pytest.raises(
         InputError, match=f"expected one of ten, ten-bn, four, four-bn, trial, found '{' '.join(arguments)}'"
     ):
-        train.main()
+        start(*arguments)
 
 
-@pytest.mark.parametrize(("name", "old", "key"), [("trial", "64", "batch_size"), ("ten", "20", "report.batch_size")])
-def test_a_batch_larger_than_the_training_set_is_refused(edit, tiny, monkeypatch, name, old, key):
-    digests = {}
-    for split in ("train", "validation"):
-        data.save_split(split, tiny)
-        digests[split] = {"sha256": files.sha256(data.split_path(split))}
-    files.write_record(paths.MANIFEST, {"data": "sample", "splits": digests})
-    edit(f"batch_size: {old}", "batch_size: 211")
-    monkeypatch.setattr(sys, "argv", ["train", name])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "key"),
+    [
+        ("trial", "batch_size: 64", "batch_size: 211", "batch_size"),
+        ("ten", "batch_size: 20", "batch_size: 211", "report.batch_size"),
+        ("ten", "ten: {}", "ten: {batch_size: 211}", "variants.ten.batch_size"),
+    ],
+)
+def test_a_batch_larger_than_the_training_set_is_refused(prepared, start, name, old, new, key):
+    edit(old, new)
     with pytest.raises(InputError, match=rf"params\.yaml: {key}: expected at most the 210 training images, found 211"):
-        train.main()
+        start(name)
     assert not paths.TRAIN.exists()
+
+
+@pytest.mark.computes
+@pytest.mark.parametrize("name", ["four-bn", "trial"])
+def test_a_training_leaves_its_four_files_and_nothing_else(prepared, start, capsys, name):
+    edit("epochs: 10", "epochs: 2")
+    edit("report:\n  classes: 10\n  bn: false\n  epochs: 10", "report:\n  classes: 10\n  bn: false\n  epochs: 2")
+    half = paths.model(name).with_name(".model.safetensors.k3pt_9ab.part")
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    settings = params.load()
+    expected = record.describe(name, settings, splits.load_manifest())
+    (training, colour), *histories = start(name)
+
+    folder = paths.TRAIN / name
+    written = ["history.csv", "model.safetensors", "provenance.json", "summary.json"]
+    assert sorted(path.name for path in folder.iterdir()) == written
+    assert [path.name for path in paths.TRAIN.iterdir()] == [name]
+    assert training == record.read(name) == expected
+    assert colour == settings.colour(name)
+    trained = weights.load(paths.model(name), expected.description)
+    assert record.read_summary(name)["layers"] == network.layer_table(trained)
+    history = record.read_history(name)
+    assert histories == [history[:1], history, history]
+    assert not prepared.joinpath(f".checkpoints/{name}.pt").exists()
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()] == [
+        [name, "epoch", "1/2"],
+        [name, "epoch", "2/2"],
+    ]
+
+
+@pytest.mark.computes
+def test_a_training_stopped_in_its_last_epoch_tells_its_history(prepared, start, monkeypatch):
+    edit("epochs: 10", "epochs: 1")
+    with monkeypatch.context() as broken:
+
+        def fail(*_):
+            raise WorkError("no")
+
+        broken.setattr(weights, "save", fail)
+        with pytest.raises(WorkError, match="no"):
+            start("trial")
+    assert not paths.provenance("trial").exists()
+    assert prepared.joinpath(".checkpoints/trial.pt").exists()
+    _, *histories = start("trial")
+    assert histories == [record.read_history("trial")]
+    assert len(histories[0]) == 1

@@ -9,10 +9,18 @@ from torch import nn
 from torch.nn import functional
 
 import double
-from quartet import model, numerics, training
-from quartet.checkpoint import CheckpointFile
-from quartet.params import Hyperparameters
-from rounding import U, assert_within, reference
+from quartet.base import numerics
+from quartet.base.params import Hyperparameters
+from quartet.data import splits
+from quartet.model import inference
+from quartet.model.network import pixels
+from quartet.training import loop
+from quartet.training.adam import Adam
+from quartet.training.augment import augmented, sampled
+from quartet.training.checkpoint import CheckpointFile
+from quartet.training.determinism import deterministic, fill_memory
+from quartet.training.record import TrainingRecord
+from rounding import U, reference
 
 pytestmark = pytest.mark.computes
 
@@ -31,7 +39,7 @@ def recipe(**changes):
 def examples(tiny):
     """150 for training, 60 for validation."""
     images, labels = torch.from_numpy(tiny.images), torch.from_numpy(tiny.labels).long()
-    return training.Examples(images[:150], labels[:150]), training.Examples(images[150:], labels[150:])
+    return loop.Examples(images[:150], labels[:150]), loop.Examples(images[150:], labels[150:])
 
 
 def same(first, second):
@@ -45,10 +53,10 @@ def same(first, second):
 @pytest.mark.parametrize("augment", [False, True])
 def test_a_training_is_the_same_from_the_same_seed_whatever_random_numbers_were_drawn_before(examples, bn, augment):
     hyperparameters = recipe(bn=bn, augment=augment)
-    first = training.fit(hyperparameters, *examples)
+    first = loop.fit(hyperparameters, *examples)
     torch.rand(3)
-    assert same(first, training.fit(hyperparameters, *examples))
-    assert not same(first, training.fit(recipe(bn=bn, augment=augment, seed=8), *examples))
+    assert same(first, loop.fit(hyperparameters, *examples))
+    assert not same(first, loop.fit(recipe(bn=bn, augment=augment, seed=8), *examples))
 
 
 def test_the_process_is_left_as_it_was(examples):
@@ -57,7 +65,7 @@ def test_the_process_is_left_as_it_was(examples):
             torch.get_rng_state().tolist(),
             torch.get_num_threads(),
             torch.get_deterministic_debug_mode(),
-            training.fill_memory(),
+            fill_memory(),
             torch.are_deterministic_algorithms_enabled(),
         )
 
@@ -65,11 +73,11 @@ def test_the_process_is_left_as_it_was(examples):
     torch.set_num_threads(2)
     try:
         before, inside = state(), []
-        training.fit(RECIPE, *examples, on_epoch=lambda _: inside.append(torch.get_num_threads()))
+        loop.fit(RECIPE, *examples, on_epoch=lambda _: inside.append(torch.get_num_threads()))
         assert inside == [1, 1]
         assert state() == before
-        with pytest.raises(training.DivergedError):
-            training.fit(RECIPE.model_copy(update={"lr": 1e30}), *examples)
+        with pytest.raises(loop.DivergedError):
+            loop.fit(RECIPE.model_copy(update={"lr": 1e30}), *examples)
         assert state() == before
     finally:
         torch.set_num_threads(threads)
@@ -77,7 +85,7 @@ def test_the_process_is_left_as_it_was(examples):
 
 def test_the_images_are_left_as_they_were(examples):
     before = [tensor.clone() for part in examples for tensor in part]
-    training.fit(recipe(augment=True), *examples)
+    loop.fit(recipe(augment=True), *examples)
     assert all(
         torch.equal(tensor, copy) for tensor, copy in zip((t for part in examples for t in part), before, strict=True)
     )
@@ -87,7 +95,7 @@ def test_the_images_are_left_as_they_were(examples):
 def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
     train, validation = examples
     with double.precision():
-        network, (first, second) = training.fit(recipe(bn=bn), train, validation)
+        network, (first, second) = loop.fit(recipe(bn=bn), train, validation)
 
     def block(convolution, filters, pool):
         return [convolution, *([nn.BatchNorm2d(filters)] if bn else []), nn.ReLU(), pool]
@@ -103,10 +111,10 @@ def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
         ).double()
     optimizer = torch.optim.Adam(plain.parameters(), lr=0.001)
     shuffle = torch.Generator().manual_seed(7)
-    pixels = train.images[:, None].double() / 255
+    inputs = train.images[:, None].double() / 255
     losses, validations = [], []
     # Plain PyTorch's own threads would compete with those of whatever else runs.
-    with training.deterministic():
+    with deterministic():
         for _ in range(2):
             plain.train()
             order = torch.randperm(150, generator=shuffle)
@@ -114,7 +122,7 @@ def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
             for start in range(0, 150, 20):
                 chosen = order[start : start + 20]
                 optimizer.zero_grad()
-                each = functional.cross_entropy(plain(pixels[chosen]), train.labels[chosen], reduction="none")
+                each = functional.cross_entropy(plain(inputs[chosen]), train.labels[chosen], reduction="none")
                 each.mean().backward()
                 optimizer.step()
                 total += each.sum().item()
@@ -134,7 +142,7 @@ def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
 
 
 def test_fake_digits_are_learned(examples):
-    _, history = training.fit(recipe(bn=True, lr=0.01, epochs=15), *examples)
+    _, history = loop.fit(recipe(bn=True, lr=0.01, epochs=15), *examples)
     assert [epoch.epoch for epoch in history] == list(range(1, 16))
     assert history[-1].train_loss < 0.5 * history[0].train_loss
     assert history[-1].val_accuracy > 0.9
@@ -147,12 +155,12 @@ def test_every_image_is_trained_on_in_each_epoch_the_last_smaller_batch_too(exam
     images = train.images[:count].clone()
     images[:, 0, 0] = torch.arange(count)
     batches = []
-    take = model.pixels
-    monkeypatch.setattr(model, "pixels", lambda batch: batches.append(batch[:, 0, 0].tolist()) or take(batch))
+    for module in (loop, inference):
+        monkeypatch.setattr(module, "pixels", lambda batch: batches.append(batch[:, 0, 0].tolist()) or pixels(batch))
     steps = []
-    training.fit(
+    loop.fit(
         recipe(batch_size=40, epochs=1),
-        training.Examples(images, train.labels[:count]),
+        loop.Examples(images, train.labels[:count]),
         validation,
         on_step=lambda epoch, step: steps.append((epoch, step)),
     )
@@ -166,16 +174,16 @@ def test_every_image_is_trained_on_in_each_epoch_the_last_smaller_batch_too(exam
 @pytest.mark.parametrize("schedule", ["constant", "onecycle"])
 def test_a_last_batch_of_one_image_trains_with_batch_norm(examples, schedule):
     train, validation = examples
-    odd = training.Examples(train.images[:41], train.labels[:41])
+    odd = loop.Examples(train.images[:41], train.labels[:41])
     hyperparameters = recipe(bn=True, batch_size=20, schedule=schedule)
-    first = training.fit(hyperparameters, odd, validation)
+    first = loop.fit(hyperparameters, odd, validation)
     assert all(math.isfinite(value) for epoch in first[1] for value in epoch)
-    assert same(first, training.fit(hyperparameters, odd, validation))
+    assert same(first, loop.fit(hyperparameters, odd, validation))
 
 
 def test_a_training_of_a_single_step_works_on_either_schedule(examples):
     for schedule in ("constant", "onecycle"):
-        network, history = training.fit(recipe(schedule=schedule, batch_size=150, epochs=1), *examples)
+        network, history = loop.fit(recipe(schedule=schedule, batch_size=150, epochs=1), *examples)
         assert len(history) == 1
         assert all(parameter.isfinite().all() for parameter in network.parameters())
 
@@ -186,7 +194,7 @@ def test_one_cycle_is_pytorchs(steps):
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=steps)
     for step in range(steps):
         group = optimizer.param_groups[0]
-        share, beta1 = training.one_cycle(step, steps)
+        share, beta1 = loop.one_cycle(step, steps)
         # In Python's floats; near the end the cosine's last bits are those of 1, and the rate is a 250,000th of it.
         assert (0.02 * share, beta1) == pytest.approx((group["lr"], group["betas"][0]), rel=250_000 * 2**-49)
         optimizer.step()
@@ -199,7 +207,7 @@ def test_adam_is_pytorchs(dtype):
     shapes = [(16, 1, 7, 7), (16,), (10, 16)]
     random = torch.Generator().manual_seed(0)
     ours, theirs = ([nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape in shapes] for _ in range(2))
-    adam, optimizer = training.Adam(ours), torch.optim.Adam(theirs, lr=0.01)
+    adam, optimizer = Adam(ours), torch.optim.Adam(theirs, lr=0.01)
     for _ in range(8):
         # From nothing to a million: Adam's steps are of the same size for all but the smallest.
         gradients = [
@@ -219,7 +227,7 @@ def test_adam_is_pytorchs(dtype):
 def test_adams_root_is_correctly_rounded():
     # The root of a square of float32, taken in float64, is rounded to the nearest float32 without a second error.
     gradient = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
-    adam = training.Adam([nn.Parameter(torch.zeros(100_000))])
+    adam = Adam([nn.Parameter(torch.zeros(100_000))])
     adam.step([gradient], lr=1.0, beta1=0.0, beta2=0.0, epsilon=0.0)
     square = (gradient * gradient).double().numpy()
     expected = gradient / torch.from_numpy(np.sqrt(square).astype(np.float32))
@@ -253,14 +261,12 @@ def test_sampling_is_pytorchs():
     expected = functional.grid_sample(images.double(), grid.double(), align_corners=False)
     # A place of up to 44 pixels is rounded a few times on its way into the grid, and a pixel is a place's error times a
     # difference of two pixels, each way; then come three interpolations.
-    torch.testing.assert_close(
-        training.sampled(images, columns, rows).double(), expected, rtol=0, atol=2 * 6 * 44 * U + 9 * U
-    )
+    torch.testing.assert_close(sampled(images, columns, rows).double(), expected, rtol=0, atol=2 * 6 * 44 * U + 9 * U)
 
 
 def test_augmentation_rotates_scales_and_shifts_within_its_bounds_and_uses_them():
     images = blob(500, 1.5, 4)
-    found = training.augmented(images, torch.Generator().manual_seed(0))
+    found = augmented(images, torch.Generator().manual_seed(0))
     assert (found.shape, found.dtype) == (images.shape, torch.float32)
     assert found.min() >= 0
     assert found.max() <= 1
@@ -278,20 +284,28 @@ def test_augmentation_rotates_scales_and_shifts_within_its_bounds_and_uses_them(
 
 def test_augmentation_comes_from_its_generator_and_leaves_black_black():
     images = blob(5, 2, 4)
-    first, again, other = (training.augmented(images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    first, again, other = (augmented(images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
-    assert training.augmented(torch.zeros(3, 1, 28, 28), torch.Generator().manual_seed(0)).abs().max() == 0
+    assert augmented(torch.zeros(3, 1, 28, 28), torch.Generator().manual_seed(0)).abs().max() == 0
+
+
+def test_examples_are_a_splits_images_and_classes(workspace, tiny):
+    splits.save_all({"train": tiny}, "sample")
+    images, labels = loop.load_examples("train", ((0, 6), (1, 7), (2, 3, 5, 8), (4, 9)))
+    np.testing.assert_array_equal(images.numpy(), tiny.images)
+    classes = np.array([0, 1, 2, 2, 3, 2, 0, 1, 2, 3])
+    np.testing.assert_array_equal(labels.numpy(), classes[tiny.labels])
 
 
 def test_a_training_with_augmentation_differs_and_still_validates_on_the_images_as_they_are(examples):
     train, validation = examples
-    network, history = training.fit(recipe(augment=True), train, validation)
-    assert not same((network, history), training.fit(RECIPE, train, validation))
+    network, history = loop.fit(recipe(augment=True), train, validation)
+    assert not same((network, history), loop.fit(RECIPE, train, validation))
     # Batches of the same images; only the layout of the weights in memory, and so the order of sums, may differ.
-    _, bound = reference(network, model.pixels(validation.images))
-    loss, accuracy = training.evaluate(network, validation)
+    _, bound = reference(network, pixels(validation.images))
+    loss, accuracy = loop.evaluate(network, validation)
     assert loss == pytest.approx(history[-1].val_loss, rel=SIX_DIGITS, abs=4 * bound.max().item())
     assert numerics.rounded(accuracy) == history[-1].val_accuracy
 
@@ -300,8 +314,8 @@ def test_a_loss_that_is_not_finite_stops_the_training_with_epoch_and_step(exampl
     # Beyond what params.yaml allows: Adam's steps are of the size of lr, so a good lr does not overflow float32 soon.
     boundless = RECIPE.model_copy(update={"lr": 1e30})
     done = []
-    with pytest.raises(training.DivergedError, match=r"became (nan|inf) in epoch 1, step 2; lower lr \(1e\+30\)"):
-        training.fit(boundless, *examples, on_epoch=done.append)
+    with pytest.raises(loop.DivergedError, match=r"became (nan|inf) in epoch 1, step 2; lower lr \(1e\+30\)"):
+        loop.fit(boundless, *examples, on_epoch=done.append)
     assert done == []
 
 
@@ -309,11 +323,16 @@ class StoppedError(Exception):
     pass
 
 
+def trial(hyperparameters):
+    """The checkpoint of a training of these."""
+    return CheckpointFile(TrainingRecord("trial", hyperparameters, ((0,),), "sample", {}, "code"))
+
+
 @pytest.mark.parametrize("bn", [False, True])
 @pytest.mark.parametrize("schedule", ["constant", "onecycle"])
 def test_a_training_stopped_after_each_epoch_ends_as_one_that_was_not(examples, workspace, capsys, bn, schedule):
     hyperparameters = recipe(bn=bn, schedule=schedule, epochs=4, augment=True)
-    whole = training.fit(hyperparameters, *examples)
+    whole = loop.fit(hyperparameters, *examples)
 
     def stop(history):
         trained.append(len(history))
@@ -323,9 +342,9 @@ def test_a_training_stopped_after_each_epoch_ends_as_one_that_was_not(examples, 
     trained, result = [], None
     while result is None:
         try:
-            with CheckpointFile("trial", "fingerprint") as checkpoint:
+            with trial(hyperparameters) as checkpoint:
                 torch.rand(1)
-                result = training.fit(hyperparameters, *examples, on_epoch=stop, checkpoint=checkpoint)
+                result = loop.fit(hyperparameters, *examples, on_epoch=stop, checkpoint=checkpoint)
         except StoppedError:
             assert checkpoint.path.exists()
     assert trained == [1, 2, 3, 4]
@@ -336,27 +355,16 @@ def test_a_training_stopped_after_each_epoch_ends_as_one_that_was_not(examples, 
 
 def test_a_training_stopped_within_an_epoch_goes_on_from_the_one_before(examples, workspace):
     hyperparameters = recipe(bn=True, epochs=3)
-    whole = training.fit(hyperparameters, *examples)
+    whole = loop.fit(hyperparameters, *examples)
 
     def stop(epoch, step):
         if (epoch, step) == (3, 4):
             raise StoppedError
 
-    with pytest.raises(StoppedError), CheckpointFile("trial", "fingerprint") as checkpoint:
-        training.fit(hyperparameters, *examples, on_step=stop, checkpoint=checkpoint)
-    with CheckpointFile("trial", "fingerprint") as checkpoint:
-        assert same(whole, training.fit(hyperparameters, *examples, checkpoint=checkpoint))
-
-
-def test_predictions_do_not_depend_on_how_images_are_batched(examples):
-    network = training.fit(RECIPE, *examples)[0]
-    images = examples[0].images.repeat(7, 1, 1)[:1_010]
-    logits = training.predict(network, images)
-    assert logits.shape == (1_010, 10)
-    exact, bound = reference(network, model.pixels(images))
-    assert_within(logits, (exact, bound))
-    assert_within(training.predict(network, images[:150]), (exact[:150], bound[:150]))
-    assert_within(training.predict(network, images[1_000:]), (exact[1_000:], bound[1_000:]))
+    with pytest.raises(StoppedError), trial(hyperparameters) as checkpoint:
+        loop.fit(hyperparameters, *examples, on_step=stop, checkpoint=checkpoint)
+    with trial(hyperparameters) as checkpoint:
+        assert same(whole, loop.fit(hyperparameters, *examples, checkpoint=checkpoint))
 
 
 class Fixed(nn.Sequential):
@@ -373,8 +381,8 @@ class Fixed(nn.Sequential):
 def test_an_evaluation_is_the_mean_loss_and_the_share_of_right_answers():
     third = math.log(3)
     network = Fixed([[third, 0.0], [third, 0.0], [0.0, 0.0], [0.0, third]]).train()
-    loss, accuracy = training.evaluate(
-        network, training.Examples(torch.zeros(4, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 1, 1]))
+    loss, accuracy = loop.evaluate(
+        network, loop.Examples(torch.zeros(4, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 1, 1]))
     )
     # Softmax gives the true classes 3/4, 1/4, 1/2 and 3/4; a tie goes to the first class.
     # A logit, an exponential, a sum, a logarithm and a mean of four: each within a few units of float32.

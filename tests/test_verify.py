@@ -13,29 +13,32 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from quartet import files, params, paths, published
-from quartet.verify import surroundings
+from quartet.base import files, params, paths
+from quartet.commands import outputs
+from quartet.commands.verify import surroundings
+
+QUARTET = Path(sys.executable).with_name("quartet")
 
 pytestmark = pytest.mark.contract
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def project(workspace):
     files.write_record(paths.SOURCE, {"data": "mnist"})
-    for name in params.TRAININGS:
-        for path in (paths.model(name), paths.history(name), paths.metrics(name)):
+    for name in params.load().trainings:
+        for path in (paths.model(name), paths.history(name), paths.summary(name)):
             files.write_bytes(path, f"{name} {path.name}".encode())
-    files.write_bytes(paths.RESULTS, b"results")
-    outs = [{"path": path} for path in published.outputs()]
+    for path in (paths.METRICS, paths.PREDICTIONS, paths.FIGURES / "loss-ten.png", paths.RESULTS):
+        files.write_bytes(path, path.name.encode())
+    outs = [{"path": path} for path in outputs.hashes()]
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": outs}}}), encoding="utf-8")
-    published.write(published.outputs())
-    return tmp_path
+    outputs.write(outputs.hashes())
+    return workspace
 
 
 def verify(folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "quartet.verify", *arguments],
+        [QUARTET, "verify", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
@@ -47,31 +50,41 @@ def verify(folder, *arguments):
 def test_outputs_that_are_the_published_ones_are_identical(project):
     done = verify(project, "--here")
     assert (done.returncode, done.stderr) == (0, "")
+    names = params.load().trainings
     assert done.stdout.splitlines() == [
         "data                 identical (1 files)",
-        *(f"{name:<20} identical (3 files)" for name in params.TRAININGS),
-        "figures and tables   identical (1 files)",
-        "verify: all 17 outputs are the published ones, byte for byte",
+        *(f"{name:<20} identical (3 files)" for name in names),
+        "evaluation           identical (2 files)",
+        "figures and tables   identical (2 files)",
+        f"verify: all {1 + 3 * len(names) + 2 + 2} outputs are the published ones, byte for byte",
     ]
 
 
 def test_one_changed_byte_of_a_published_hash_is_named(project):
     path = "stages/train/four/model.safetensors"
-    record = published.read()
+    record = outputs.read()
     digest = record["outputs"][path]
     changed = ("1" if digest[0] == "0" else "0") + digest[1:]
     record["outputs"][path] = changed
     record["made_on"]["processor"] = "another processor"
-    published.FILE.write_text(json.dumps(record), encoding="utf-8")
+    outputs.FILE.write_text(json.dumps(record), encoding="utf-8")
     done = verify(project, "--here")
     assert done.returncode == 1
     assert done.stderr == "quartet: error: this is not what was published, see above\n"
     lines = done.stdout.splitlines()
     assert f"{'four':<20} differs in 1 files, first {path}" in lines
-    assert sum("identical" in line for line in lines) == 6
+    assert sum("identical" in line for line in lines) == len(list(outputs.parts(params.load().trainings))) - 1
     assert f"verify: the first difference is {path}: SHA-256 {digest}, published {changed}" in lines
     assert any("published on another processor" in line for line in lines)
-    assert any(f"this is      {published.machine()['processor']}" in line for line in lines)
+    assert any(f"this is      {outputs.machine()['processor']}" in line for line in lines)
+
+
+def test_a_changed_figure_is_told_with_the_figures_and_tables(project):
+    (paths.FIGURES / "loss-ten.png").write_bytes(b"another")
+    done = verify(project, "--here")
+    assert done.returncode == 1
+    assert "figures and tables   differs in 1 files, first stages/plot/figures/loss-ten.png" in done.stdout.splitlines()
+    assert "evaluation           identical (2 files)" in done.stdout.splitlines()
 
 
 def test_a_missing_output_is_named(project):
@@ -102,8 +115,9 @@ def test_the_clone_finds_mnist_where_the_user_names_it(project, monkeypatch, nam
 def test_a_command_is_stopped_with_the_one_that_runs_it(tmp_path):
     code = f"""
 from pathlib import Path
-from quartet import errors, verify
-errors.run(lambda: verify.call("sh", "-c", "touch begun; exec sleep 100", folder=Path({str(tmp_path)!r}), variables={{}}))
+from quartet.base import process
+from quartet.commands import verify
+process.run(lambda: verify.call("sh", "-c", "touch begun; exec sleep 100", folder=Path({str(tmp_path)!r}), variables={{}}))
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
@@ -124,11 +138,15 @@ def test_other_data_than_mnist_is_refused(project):
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
 
 
-@pytest.mark.parametrize("arguments", [["--there"], ["--here", "again"]])
-def test_other_arguments_are_refused(project, arguments):
+@pytest.mark.parametrize(("arguments", "other"), [(["--there"], "--there"), (["--here", "again"], "again")])
+def test_other_arguments_are_refused(project, arguments, other):
     done = verify(project, *arguments)
     assert done.returncode == 2
-    assert done.stderr == f"quartet: error: verify: expected nothing or --here, found '{' '.join(arguments)}'\n"
+    assert (
+        done.stderr.strip()
+        == f"quartet: error: quartet verify: unrecognized arguments: {other}; `quartet verify --help` explains it"
+    )
+    assert done.stdout == ""
 
 
 def test_a_clone_in_which_a_step_fails_is_told_in_one_line(project):

@@ -1,0 +1,41 @@
+"""Stage evaluate: every trained model on the whole test set, in one process; MLflow is brought up to date beside it."""
+
+from __future__ import annotations
+
+from quartet.base import errors, numerics, params, paths, process
+from quartet.commands import sync
+from quartet.data import splits
+from quartet.evaluation import predictions
+from quartet.training import record
+
+
+def main() -> None:
+    """Evaluate all trainings of params.yaml, and write stages/evaluate/."""
+    if departure := numerics.departure():
+        errors.warn(f"{departure}: the results are as good as the published ones, but not the same to the byte")
+    names = params.load().trainings
+    test, title = splits.load_split("test"), splits.TITLES[splits.load_manifest()["data"]]
+    with sync.beside() as tell:
+        # Seconds of imports, while the process beside takes its own.
+        import torch
+
+        from quartet.evaluation import metrics
+        from quartet.model import inference, weights
+        from quartet.training import determinism
+
+        determinism.keep_freed_memory()
+        images, scores = torch.from_numpy(test.images), {}
+        with determinism.deterministic():
+            for name in names:
+                training = record.read(name)
+                network = weights.load(paths.model(name), training.description)
+                scores[name] = metrics.score(inference.predict(network, images), test.labels, training.groups)
+                accuracy, loss = (scores[name].metrics[key] for key in ("accuracy", "loss"))
+                print(f"evaluate: {name:<8} test accuracy {accuracy:.2%}  loss {loss:.4f}  ({title})", flush=True)
+                tell(name)
+        predictions.write(scores, test.labels)
+        tell(sync.EVALUATED)
+
+
+if __name__ == "__main__":
+    process.run(main)

@@ -1,0 +1,22 @@
+"""Stage preprocess: check the IDX files, hold images out for validation, write data/split/."""
+
+from __future__ import annotations
+
+from quartet.base import files, params, paths, process
+from quartet.data import idx, splits
+
+
+def main() -> None:
+    """Read data/raw/, write one file for each split and the manifest that describes them."""
+    settings = params.load().data
+    files.remove_parts(paths.MANIFEST, *map(paths.split, splits.SPLITS))
+    source = idx.check()
+    pool, test = (splits.Split(*pair) for pair in idx.read_sets(paths.RAW))
+    divided = splits.divide(pool, test, settings.validation_fraction, settings.seed)
+    splits.save_all(divided, source)
+    counted = ", ".join(f"{len(split.images):,} {name}" for name, split in divided.items())
+    print(f"preprocess: {splits.TITLES[source]}: {counted}")
+
+
+if __name__ == "__main__":
+    process.run(main)

@@ -1,0 +1,1 @@
+"""What everything else rests on: parameters, places, files, errors, processes and the numeric contract."""

@@ -1,0 +1,258 @@
+"""params.yaml: read once, checked whole, before any work."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from quartet.base import paths
+from quartet.base.errors import InputError
+
+Groups = tuple[tuple[int, ...], ...]
+
+TRIAL = paths.TRIAL
+NAME = re.compile(r"[a-z0-9-]+")
+A_NAME = f"a name of a-z, 0-9 and -, other than {TRIAL}"
+
+# The colours of variants, in their order: in a figure, those that it shows; in MLflow, all. Further ones begin again.
+COLOURS = ("#2b6cb0", "#dd6b20", "#38a169", "#805ad5", "#d53f8c", "#319795", "#b7791f", "#718096")
+
+SHOWN = 100  # characters of a refused value that its message shows
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+    )
+
+
+class Hyperparameters(_Strict):
+    """All that a training depends on besides its data, its class groups and its code."""
+
+    classes: Literal[10, 4]
+    bn: bool
+    epochs: int = Field(ge=1, le=1000)
+    batch_size: int = Field(ge=1, le=60_000)
+    lr: float = Field(gt=0, le=1)
+    schedule: Literal["constant", "onecycle"]
+    augment: bool
+    seed: Seed
+
+
+class _Data(_Strict):
+    source: Literal["auto", "mnist", "sample"]
+    validation_fraction: float = Field(gt=0, lt=1)
+    seed: Seed
+
+
+def _variant_name(name: str) -> str:
+    if not NAME.fullmatch(name) or name == TRIAL:
+        raise ValueError(A_NAME)
+    return name
+
+
+class Params(Hyperparameters):
+    """The whole of params.yaml: the trial's settings at the top level, then the sections.
+
+    In the file a variant holds what it changes of `report`; here, all its hyperparameters.
+    """
+
+    data: _Data
+    groups: list[list[int]]
+    report: Hyperparameters
+    variants: dict[Annotated[str, AfterValidator(_variant_name)], Hyperparameters] = Field(min_length=1)
+
+    _changed: dict[str, frozenset[str]] = PrivateAttr(default_factory=dict)  # the keys that the file has for each variant
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_variants(cls, content: Any) -> Any:
+        """Give each variant the settings of `report` that it does not change."""
+        report, variants = content.get("report"), content.get("variants")
+        if not (isinstance(report, dict) and isinstance(variants, dict)):
+            return content
+        whole = {name: {**report, **changes} if isinstance(changes, dict) else changes for name, changes in variants.items()}
+        return {**content, "variants": whole}
+
+    @field_validator("groups")
+    @classmethod
+    def _each_digit_once(cls, groups: list[list[int]]) -> list[list[int]]:
+        digits = sorted(digit for group in groups for digit in group)
+        if len(groups) != 4 or not all(groups) or digits != list(range(10)):
+            raise ValueError("four non-empty lists that use each digit 0 to 9 exactly once")
+        return groups
+
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """The names of all trainings: the variants in their order, then the trial."""
+        return (*self.variants, TRIAL)
+
+    def hyperparameters(self, training: str) -> Hyperparameters:
+        """The hyperparameters of one of the trainings."""
+        if training == TRIAL:
+            return Hyperparameters(**{name: getattr(self, name) for name in Hyperparameters.model_fields})
+        return self.variants[training]
+
+    def key(self, training: str, hyperparameter: str) -> str:
+        """Where params.yaml sets a hyperparameter of a training, as `dvc exp run -S` names it."""
+        if training == TRIAL:
+            return hyperparameter
+        own = hyperparameter in self._changed.get(training, ())
+        return f"variants.{training}.{hyperparameter}" if own else f"report.{hyperparameter}"
+
+    def class_groups(self, classes: int) -> Groups:
+        """The digits that each class merges: ten groups of one digit, or the four groups."""
+        if classes == 10:
+            return tuple((digit,) for digit in range(10))
+        return tuple(tuple(group) for group in self.groups)
+
+    def colour(self, training: str) -> str | None:
+        """The colour of a variant, as #rrggbb; None for the trial, of which there are many."""
+        return None if training == TRIAL else COLOURS[list(self.variants).index(training) % len(COLOURS)]
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """PyYAML reading plain scalars as YAML 1.2 does, and so as DVC does.
+
+    By YAML 1.1, PyYAML's own, `yes` is true and `1e-3` a string; DVC reads a string and a float. A key that stands twice
+    is an error, as it is for DVC.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark
+                )
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+# https://yaml.org/spec/1.2.2/#1032-tag-resolution (core schema), without octal and hexadecimal integers.
+_Yaml12Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _Yaml12Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value))
+
+
+def load(path: Path = paths.PARAMS) -> Params:
+    """Read and check params.yaml.
+
+    Raises InputError, in one line, for a missing or unreadable file and for every key that is unknown, missing, of the
+    wrong type or out of range: the key, what was found and what is allowed.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Yaml12Loader)  # noqa: S506 -- a SafeLoader
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; run in the project's root, or `git checkout {path}`") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; `git checkout {path}` brings it back") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; expected a file of YAML") from None
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # All but the first come of tags that do not fit their values, endless numbers and endless nesting.
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}:" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{path}:{where} not valid YAML: {problem}; mend that line") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: expected a mapping of keys, found {_found(content)}; `git checkout {path}` brings it back"
+        )
+    try:
+        settings = Params.model_validate(content)
+    except ValidationError as error:
+        problems = [problem for problem in error.errors() if _of_the_file(problem["loc"], content)]
+        raise InputError(f"{path}: " + "; ".join(_explain(problem) for problem in problems)) from None
+    settings._changed.update({name: frozenset(changes) for name, changes in content["variants"].items()})
+    return settings
+
+
+def _found(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    try:
+        # Only its beginning: with aliases, a few lines of YAML hold a value of billions of items.
+        parts = json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value)
+        text = "".join(itertools.islice(parts, SHOWN + 1))
+    except ValueError:
+        return "a value that holds itself"
+    except TypeError:
+        return "a mapping whose keys are no names"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _of_the_file(location: tuple[str | int, ...], content: Any) -> bool:
+    """Whether a problem is where the file says it, and not in what a variant has from `report`."""
+    if location[0] != "variants" or len(location) < 3 or location[2] == "[key]":
+        return True
+    return location[2] in content["variants"].get(location[1], ())  # pydantic writes some bad names otherwise
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic error as `key: expected …, found …`."""
+    location, kind, context = problem["loc"], problem["type"], problem.get("ctx", {})
+    key = ".".join(map(str, location[:2] if location[0] == "variants" and location[2:] == ("[key]",) else location))
+    if kind == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        return f"{key}: unknown key; " + (f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}")
+    if kind == "missing":
+        return f"{key}: missing; add it"
+    expected = {
+        "bool_type": "true or false",
+        "int_type": "a whole number",
+        "float_type": "a number",
+        "finite_number": "a finite number",
+        "string_type": A_NAME,
+        "list_type": "a list",
+        "model_type": "a mapping of keys",
+        "dict_type": "a mapping of keys",
+        "too_short": "at least one variant",
+        "invalid_key": "the name of a parameter",
+        "literal_error": str(context.get("expected")),
+        "greater_than": f"more than {context.get('gt')}",
+        "greater_than_equal": f"at least {context.get('ge')}",
+        "less_than": f"less than {context.get('lt')}",
+        "less_than_equal": f"at most {context.get('le')}",
+        "value_error": str(context.get("error")),
+    }.get(kind, problem["msg"])
+    return f"{key}: expected {expected}, found {_found(problem['input'])}"
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    model: Any = Params
+    if location and location[0] == "variants":
+        model = Hyperparameters
+    elif location:
+        model = Params.model_fields[str(location[0])].annotation
+    return list(model.model_fields)

@@ -1,0 +1,61 @@
+"""Where things are, relative to the project's root, in which every stage runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TRIAL = "trial"  # the training that belongs to the user
+
+PARAMS = Path("params.yaml")
+RAW = Path("data/raw")
+SOURCE = RAW / "source.json"
+SPLIT = Path("data/split")
+MANIFEST = SPLIT / "manifest.json"
+TRAIN = Path("stages/train")
+EVALUATE = Path("stages/evaluate")
+METRICS = EVALUATE / "metrics.json"
+HISTORY = EVALUATE / "history.csv"
+PREDICTIONS = EVALUATE / "predictions.csv"
+DIGESTS = EVALUATE / "sha256.json"
+PLOT = Path("stages/plot")
+FIGURES = PLOT / "figures"
+RESULTS = PLOT / "results.md"
+
+
+def split(name: str) -> Path:
+    """The images and labels of a split, as safetensors."""
+    return SPLIT / f"{name}.safetensors"
+
+
+def model(training: str) -> Path:
+    """The weights and what they are, as safetensors."""
+    return TRAIN / training / "model.safetensors"
+
+
+def history(training: str) -> Path:
+    """The losses and the accuracy of each epoch, as CSV."""
+    return TRAIN / training / "history.csv"
+
+
+def summary(training: str) -> Path:
+    """The layer table, the hyperparameters and the data of a training, as JSON."""
+    return TRAIN / training / "summary.json"
+
+
+def provenance(training: str) -> Path:
+    """What a training came from: its settings, its data and the digest of the code, as JSON."""
+    return TRAIN / training / "provenance.json"
+
+
+def stage(training: str) -> str:
+    """What DVC calls the stage of a training."""
+    return training if training == TRIAL else f"train@{training}"
+
+
+def project_root() -> Path:
+    """The user's own checkout, absolute.
+
+    DVC runs queued and `--temp` experiments in a throw-away copy; there, as everywhere, DVC_ROOT names the real one.
+    """
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()

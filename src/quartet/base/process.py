@@ -1,0 +1,130 @@
+"""How a command of this project runs and ends: exit statuses, signals, and the end of the dvc that started it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import PurePath
+from types import FrameType
+from typing import NoReturn
+
+import psutil
+
+from quartet.base.errors import InputError, WorkError, say
+
+SHELLS = ("sh", "bash", "dash", "ash", "ksh", "zsh", "csh", "tcsh", "fish")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError, where argparse prints how the command is used and exits."""
+        raise InputError(f"{self.prog}: {message}; `{self.prog} --help` explains it")
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP, raised in the main thread so that `with` blocks and `finally` clauses run."""
+
+
+def _raise_terminated(number: int, _frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block ends; the second of them is let through.
+
+    For code that an exception from outside would leave in a state that none can use: MLflow cut off within a transaction
+    keeps its database locked until the process ends.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    came: list[int] = []
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        restore()
+        for late in came:
+            signal.raise_signal(late)
+
+
+def dvc_above() -> psutil.Process | None:
+    """Return the DVC among the parents of a stage, or None if it has ended already.
+
+    DVC runs a stage through a shell, in its own session. So what is above the shells is DVC, or a program that uses its
+    Python API. If DVC was killed, init or another process that adopts orphans is there, in a session of its own.
+    """
+    shells = {*SHELLS, PurePath(os.environ.get("SHELL", "")).name}
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):  # one of them ends meanwhile
+        for parent in psutil.Process().parents():
+            if PurePath(_command(parent)).name.lstrip("-") not in shells:
+                return parent if os.getsid(parent.pid) == os.getsid(0) else None
+    return None
+
+
+def _command(found: psutil.Process) -> str:
+    try:
+        return str(found.cmdline()[0])
+    except (psutil.AccessDenied, IndexError):
+        return str(found.name())
+
+
+def _stop_with(dvc: psutil.Process | None) -> None:
+    """Wait for the end of DVC, and stop this process as SIGTERM does."""
+    with suppress(psutil.NoSuchProcess):
+        while dvc and dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command and exit with its status; a user's mistake is one line on standard error, without a traceback.
+
+    Status 0: done; 1: failed while working; 2: bad input; 129, 130 and 143: stopped by SIGHUP (its terminal is gone), by
+    Ctrl-C and by SIGTERM. A stage whose dvc is killed stops as by SIGTERM, so that it does not work on beside the next run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(signal.SIGHUP, _raise_terminated)
+        if os.environ.get("DVC_STAGE"):  # DVC sets it for what it runs
+            threading.Thread(target=_stop_with, args=(dvc_above(),), daemon=True).start()
+        main()
+    except WorkError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_status)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        say(f"error: {name}{error.strerror or error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("stopped by Ctrl-C")
+        sys.exit(128 + signal.SIGINT)
+    except Terminated as terminated:
+        number = signal.Signals(terminated.args[0])
+        say(f"stopped by {number.name}")
+        sys.exit(128 + number)
+    finally:
+        gc.freeze()  # what ends anyway need not be searched for garbage: a second where PyTorch and MLflow are imported

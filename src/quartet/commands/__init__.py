@@ -1,0 +1,1 @@
+"""What `quartet <command>` runs."""

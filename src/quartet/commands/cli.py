@@ -1,0 +1,43 @@
+"""The program `quartet`: finds the command and runs it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from quartet.base import process
+from quartet.base.errors import InputError
+
+COMMANDS = {
+    "prepare": "check params.yaml, and make MLflow's store if there is none",
+    "repro": "dvc repro, with the stages that do not need each other side by side",
+    "sync": "make MLflow agree with the models that DVC has",
+    "publish": "write the results on MNIST into docs/ and README.md",
+    "verify": "run what is committed on MNIST, and compare each output with the published one",
+    "portability": "compare the bytes of a short run here and under other processors or Pythons",
+}
+
+
+def usage() -> str:
+    """What `quartet --help` prints."""
+    listed = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
+    return (
+        f"usage: quartet COMMAND [OPTION ...]\n\nTrain four tiny CNNs on MNIST with DVC and MLflow, and check the results.\n"
+        f"Run it in the project's root.\n\ncommands:\n{listed}\n\n`quartet COMMAND --help` lists a command's options."
+    )
+
+
+def dispatch() -> None:
+    """Run the command that the command line names; InputError if there is none of that name."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return
+    if name not in COMMANDS:
+        raise InputError(f"quartet: expected one of {', '.join(COMMANDS)}, found '{name}'; `quartet --help` explains them")
+    import_module(f"quartet.commands.{name}").main(arguments)
+
+
+def main() -> None:
+    """Run the program."""
+    process.run(dispatch)

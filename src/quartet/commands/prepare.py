@@ -1,0 +1,15 @@
+"""`quartet prepare`: what `make` does before the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quartet.base import params, process
+from quartet.tracking import store
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Check params.yaml; make MLflow's store if there is none, which trainings side by side would all try to do."""
+    process.Parser(prog="quartet prepare", description=main.__doc__).parse_args(arguments)
+    params.load()
+    store.initialise()

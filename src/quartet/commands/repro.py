@@ -1,0 +1,235 @@
+"""`quartet repro`: `dvc repro`, with the stages that do not need each other side by side.
+
+It knows DVC and nothing of this project: the stages and what each needs come from DVC, and each runs as
+`dvc repro --single-item`, so that DVC decides whether it must run, and records it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, NamedTuple, TextIO
+
+from quartet.base import errors, files, process
+from quartet.base.errors import InputError, WorkError
+
+RECORD = "quartet-seconds.json"  # in DVC's folder for temporary files: the seconds that each stage took last
+# What DVC says after each command; said once for each stage it hides what the stages say.
+HINTS = re.compile(
+    r"\s*$|To track the changes with git, run:|\tgit add |To enable auto staging, run:|\tdvc config core\.autostage "
+    r"|Use `dvc push` to send|(Updating|Generating) lock file '|Data and pipelines are up to date\."
+)
+RUNS = re.compile(r"Running stage '")
+# After SIGINT a stage may end what it is at; one that does not end is stopped with the next signal after so many seconds.
+PATIENCE = ((signal.SIGINT, 20), (signal.SIGTERM, 10), (signal.SIGKILL, 10))
+
+
+class Step(NamedTuple):
+    """A stage, by its name in DVC's commands, and the stages that must be done before it."""
+
+    name: str
+    needs: frozenset[str]
+
+
+class Plan(NamedTuple):
+    """The stages in DVC's order, the lock files with the order of the stages in each, and the file of past seconds."""
+
+    steps: list[Step]
+    locks: dict[Path, list[str]]
+    record: Path
+
+
+def plan(targets: Sequence[str]) -> Plan:
+    """Find what `dvc repro` with these targets would go through: by default, the stages of dvc.yaml and all that they need.
+
+    InputError if DVC cannot read its files or does not know a target.
+    """
+    from dvc.dvcfile import LOCK_FILE, PROJECT_FILE
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    try:
+        with Repo() as repo:
+            graph = get_active_graph(repo.index.graph)
+            order = plan_repro(graph, collect_stages(repo, targets or [PROJECT_FILE]))
+            locks: dict[Path, list[str]] = {}
+            for stage in repo.index.stages:
+                if Path(stage.path).name == PROJECT_FILE:
+                    locks.setdefault(Path(stage.path).with_name(LOCK_FILE), []).append(stage.name)
+            steps = [
+                Step(stage.addressing, frozenset(need.addressing for need in graph.successors(stage))) for stage in order
+            ]
+            return Plan(steps, locks, Path(repo.tmp_dir or ".") / RECORD)
+    except DvcException as error:
+        raise InputError(f"DVC: {error}") from None
+
+
+def priorities(steps: Iterable[Step], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return for each stage the seconds from its beginning to the end of the longest chain of stages that wait for it.
+
+    A stage that never ran counts as the mean of those that did. `steps` come in an order in which they can run.
+    """
+    usual = sum(seconds.values()) / len(seconds) if seconds else 1.0
+    chains: dict[str, float] = {}
+    for step in reversed(list(steps)):
+        chains[step.name] = chains.get(step.name, 0.0) + seconds.get(step.name, usual)
+        for need in step.needs:
+            chains[need] = max(chains.get(need, 0.0), chains[step.name])
+    return chains
+
+
+class Running:
+    """A stage that runs in a process group of its own; its lines come out with its name before them."""
+
+    def __init__(self, name: str, width: int, ended: queue.SimpleQueue[str]) -> None:
+        self.name, self.ran, self.begun = name, False, time.monotonic()
+        self.prefix = f"{name:<{width}} | "
+        self.process = subprocess.Popen(
+            ["dvc", "--wait-for-lock", "repro", "--single-item", name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,
+        )
+        streams = ((self.process.stdout, sys.stdout), (self.process.stderr, sys.stderr))
+        self.readers = [threading.Thread(target=self._copy, args=pair, daemon=True) for pair in streams]
+        for reader in self.readers:
+            reader.start()
+        threading.Thread(target=self._await, args=(ended,), daemon=True).start()
+
+    def _copy(self, source: IO[str], target: TextIO) -> None:
+        for line in source:
+            self.ran = self.ran or RUNS.match(line) is not None
+            if not HINTS.match(line):
+                with suppress(OSError):  # nobody reads it any more; the stage must not wait for that
+                    print(self.prefix + line.rstrip("\n"), file=target, flush=True)
+
+    def _await(self, ended: queue.SimpleQueue[str]) -> None:
+        if self.process.wait():
+            self.signal(signal.SIGTERM)  # what a DVC that was killed left running
+        self.join()
+        ended.put(self.name)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to DVC and to all that it started."""
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(self.process.pid, number)
+
+    def join(self) -> None:
+        """Wait until its last lines are out."""
+        for reader in self.readers:
+            reader.join(timeout=5)  # a process that the stage left behind may hold its streams open
+
+
+def stop(running: Collection[Running]) -> None:
+    """End these stages, politely at first, and wait for them; if this is interrupted, end them at once."""
+    try:
+        for number, seconds in PATIENCE:
+            for stage in running:
+                stage.signal(number)
+            deadline = time.monotonic() + seconds
+            while any(stage.process.poll() is None for stage in running):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
+            else:
+                break
+        for stage in running:
+            stage.join()
+    except BaseException:
+        for stage in running:
+            stage.signal(signal.SIGKILL)
+        raise
+
+
+def run(steps: Sequence[Step], jobs: int, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Run the steps, at most `jobs` at once, the one with the longest chain behind it first.
+
+    Returns the seconds of those that ran. WorkError names the stage that failed; those that ran beside it are stopped.
+    """
+    chains = priorities(steps, seconds)
+    width = max((len(step.name) for step in steps), default=0)
+    waiting = sorted(steps, key=lambda step: -chains[step.name])
+    done: set[str] = set()
+    took: dict[str, float] = {}
+    running: dict[str, Running] = {}
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+    try:
+        while waiting or running:
+            for step in [step for step in waiting if step.needs <= done][: jobs - len(running)]:
+                waiting.remove(step)
+                running[step.name] = Running(step.name, width, ended)
+            stage = running.pop(ended.get())
+            if stage.process.returncode:
+                raise WorkError(
+                    f"{stage.name} failed: `dvc repro --single-item {stage.name}` {_how(stage.process.returncode)}"
+                )
+            done.add(stage.name)
+            if stage.ran:
+                took[stage.name] = round(time.monotonic() - stage.begun, 2)
+    finally:
+        stop(running.values())
+    return took
+
+
+def _how(status: int) -> str:
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def put_in_order(locks: Mapping[Path, Sequence[str]]) -> None:
+    """Put the stages of each dvc.lock in the order of its dvc.yaml; they come in the order in which they ended."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.utils.serialize import dumps_yaml, load_yaml
+
+    try:
+        with Repo(_wait_for_lock=True) as repo, repo.lock:
+            for lock, names in locks.items():
+                content = load_yaml(lock) if lock.exists() else {}
+                stages = content.get("stages") or {}
+                ordered = sorted(stages, key=lambda name: names.index(name) if name in names else len(names))
+                if ordered != list(stages):
+                    whole = dumps_yaml({**content, "stages": {name: stages[name] for name in ordered}})
+                    files.write_bytes(lock, whole.encode())
+    except DvcException as error:  # as of a lock file that a killed dvc cut short; the next command of DVC says so
+        errors.warn(f"DVC: {error}")
+
+
+def past_seconds(record: Path) -> dict[str, float]:
+    """Read the seconds of earlier runs: a hint, so what is missing or damaged counts as unknown."""
+    with suppress(OSError, ValueError, AttributeError):
+        return {name: float(value) for name, value in json.loads(record.read_bytes()).items()}
+    return {}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Reproduce what the command line names, with the stages that do not need each other side by side."""
+    parser = process.Parser(prog="quartet repro", description=main.__doc__)
+    parser.add_argument("targets", nargs="*", help="as for `dvc repro`; by default the stages of dvc.yaml")
+    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="stages at once (default: cores)")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        raise InputError(f"--jobs: expected at least 1, found {options.jobs}")
+    steps, locks, record = plan(options.targets)
+    seconds = past_seconds(record)
+    took: dict[str, float] = {}
+    try:
+        took = run(steps, options.jobs, seconds)
+    finally:
+        put_in_order(locks)
+    if took:
+        files.write_json(record, {**seconds, **took})
+    print(f"repro: {len(steps)} stages are up to date, {len(took)} of them ran", flush=True)

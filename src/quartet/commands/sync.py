@@ -1,0 +1,123 @@
+"""`quartet sync`: make MLflow agree with the trained and evaluated models that DVC has. Evaluate does it as well."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from quartet.base import errors, files, params, paths, process
+from quartet.data import splits
+from quartet.evaluation import predictions
+from quartet.tracking import runs, store
+from quartet.training import record
+
+WHEN_TOLD = "--when-told"
+EVALUATED = "="  # not a name: evaluate's files are written
+
+
+def complete(name: str) -> bool:
+    """Complete the run of a training with its history and its model; False after one warning if MLflow fails."""
+    from quartet.model import network, weights  # PyTorch, which a process that only starts this one need not wait for
+
+    training, colour = record.read(name), params.load().colour(name)
+    model = network.with_scores(weights.load(paths.model(name), training.description))
+    return _works(partial(runs.complete, training, colour, record.read_history(name), model))
+
+
+def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
+    """Complete the run of a training with what evaluate found, its part of metrics.json; False as `complete`."""
+    from quartet.reporting import figures
+
+    training, title = record.read(name), splits.TITLES[record.read(name).data]
+
+    def draw() -> dict[str, bytes]:
+        names, matrices = splits.class_names(training.groups), {"": metrics["confusion"]}
+        return {
+            "confusion.png": figures.confusions(f"Confusion on the test set: {name}", title, names, matrices),
+            "loss.png": figures.losses(f"Loss: {name}", title, {name: record.read_history(name)}),
+            "per_class.csv": files.csv_bytes(metrics["classes"]),
+            paths.summary(name).name: paths.summary(name).read_bytes(),
+        }
+
+    evaluation = runs.Evaluation(
+        metrics={f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)},
+        digest=files.content_digest({**metrics, "drawn by": files.sha256(Path(figures.__file__))}),
+        draw=draw,
+    )
+    return _works(partial(runs.log_evaluation, training, evaluation))
+
+
+def _works(action: Callable[[], object]) -> bool:
+    return store.attempt(action) is not store.FAILED
+
+
+def repair() -> bool:
+    """Repair what a move of the project or a kill left in MLflow; False after one warning if MLflow fails."""
+    return _works(store.mend_moved) and _works(runs.close_interrupted)
+
+
+def bring_up_to_date(names: Iterable[str]) -> bool:
+    """Complete the run of every trained model among `names`; False after one warning if MLflow fails."""
+    trained = [name for name in names if paths.model(name).exists()]
+    if not (repair() and all(map(complete, trained))):
+        return False
+    metrics = predictions.read_metrics() if paths.METRICS.exists() else {}
+    return all(log_evaluation(name, metrics[name]) for name in trained if name in metrics)
+
+
+@contextmanager
+def beside() -> Iterator[Callable[[str], None]]:
+    """Bring MLflow up to date in a process of its own.
+
+    The block gets a function that tells that process the name of a training whose weights are right, and at last EVALUATED.
+    Importing MLflow and logging a model take as long as evaluating one. Ends when that process has, after a warning if that
+    failed; the process ends when its parent does.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "quartet.commands.sync", WHEN_TOLD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, bufsize=0) as other:
+
+        def tell(word: str) -> None:
+            with suppress(BrokenPipeError):  # the warning below says it
+                other.stdin.write(f"{word}\n".encode())  # type: ignore[union-attr] # a pipe, as asked for
+
+        yield tell
+    if other.returncode:
+        errors.warn(
+            f"MLflow's process ended with status {other.returncode} -- the work goes on without it;"
+            " `make sync` brings it up to date"
+        )
+
+
+def when_told(words: Iterator[str]) -> None:
+    """The other side of `beside`: log each model as it is named, and what evaluate found once it is written."""
+    with suppress(ImportError):  # the first attempt will say so, and evaluate goes on without MLflow
+        store.import_ahead()
+    names: list[str] = []
+    works = repair()
+    for word in words:  # to the end: the parent shall find its pipe open
+        if word == EVALUATED:
+            metrics = predictions.read_metrics()
+            works = works and all(log_evaluation(name, metrics[name]) for name in names)
+        else:
+            names.append(word)
+            works = works and complete(word)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Synchronise and say how it went."""
+    parser = process.Parser(prog="quartet sync", description="Make MLflow agree with the models that DVC has.")
+    parser.parse_args(arguments)
+    if not bring_up_to_date(params.load().trainings):
+        raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")
+    print(f"sync: MLflow ({store.shown_uri()}) agrees with stages/")
+
+
+if __name__ == "__main__" and sys.argv[1:] == [WHEN_TOLD]:
+    process.run(lambda: when_told(line.strip() for line in sys.stdin))

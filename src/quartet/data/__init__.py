@@ -1,0 +1,1 @@
+"""Images and labels: where they come from, their files, and the splits."""

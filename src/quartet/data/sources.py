@@ -1,0 +1,106 @@
+"""data/raw/: MNIST's four IDX files from wherever they can be had, each verified, or the embedded sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import requests
+
+from quartet.base import errors, files, paths
+from quartet.base.errors import WorkError
+from quartet.data import download, idx, sample
+from quartet.data.download import Known
+
+VARIABLE = "QUARTET_MNIST"
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# The smallest first, so that a mirror that does not serve is known early.
+MNIST = {
+    "t10k-labels-idx1-ubyte": Known(
+        10_008,
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        4_542,
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+    "train-labels-idx1-ubyte": Known(
+        60_008,
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        28_881,
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    ),
+    "t10k-images-idx3-ubyte": Known(
+        7_840_016,
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        1_648_877,
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
+    "train-images-idx3-ubyte": Known(
+        47_040_016,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        9_912_422,
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+}
+
+
+def read_local(folder: Path, name: str) -> bytes:
+    """One of MNIST's files from a directory, packed or not; ValueError if it is missing or another file."""
+    plain, packed = folder / name, folder / f"{name}.gz"
+    if plain.is_file():
+        with plain.open("rb") as file:
+            return download.verified(file.read(MNIST[name].size + 1), MNIST[name])
+    if packed.is_file():
+        with packed.open("rb") as file:
+            return download.unpack(file, MNIST[name])
+    raise ValueError(f"neither {plain} nor {packed.name} is there")
+
+
+def obtain(name: str, location: str) -> bytes:
+    """One of MNIST's files from a directory, a `file:` URL or an `http(s):` URL."""
+    scheme = urlsplit(location).scheme.lower()
+    if scheme in ("http", "https"):
+        return download.fetch(location, name, MNIST[name])
+    if "://" in location and scheme != "file":
+        raise ValueError("expected a directory, a file: URL or an http(s): URL")
+    folder = Path(url2pathname(urlsplit(location).path)) if scheme == "file" else Path(location).expanduser()
+    return read_local(paths.project_root() / folder, name)
+
+
+def take_mnist(locations: tuple[str, ...]) -> None:
+    """Complete data/raw/ with MNIST's files, from the first location that serves each; a file already right is kept.
+
+    Raises WorkError, saying what went wrong where, if a file can be had from none.
+    """
+    missing = [name for name in MNIST if not _at_hand(name)]
+    if not missing:
+        print(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked", flush=True)
+    problems = []
+    for location in locations:
+        try:
+            while missing:
+                print(f"fetch: {missing[0]} from {location}", flush=True)
+                files.write_bytes(paths.RAW / missing[0], obtain(missing[0], location))
+                del missing[0]
+        except (ValueError, RuntimeError, WorkError, requests.RequestException) as error:
+            problems.append(f"{location}: {missing[0]}: {download.reason(error)}")
+            errors.warn(problems[-1])
+    if missing:
+        raise WorkError(
+            "MNIST cannot be had (" + "; ".join(problems) + f"). Put {', '.join(f'{name}.gz' for name in MNIST)} into a"
+            f" directory and set {VARIABLE} to it, or unpack them into {paths.RAW}/; then run the same again"
+        )
+
+
+def take_sample() -> None:
+    """Fill data/raw/ with the embedded sample."""
+    for name, array in sample.digits().items():
+        files.write_bytes(paths.RAW / name, idx.encode(array))
+
+
+def _at_hand(name: str) -> bool:
+    path = paths.RAW / name
+    return path.is_file() and path.stat().st_size == MNIST[name].size and files.sha256(path) == MNIST[name].sha256

@@ -1,0 +1,119 @@
+"""The training, validation and test images and labels, one file for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from quartet.base import files, paths
+from quartet.base.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+TITLES = {"mnist": "MNIST", "sample": "UCI digits sample, not MNIST"}
+IN_WORDS = {10: "ten", 4: "four"}  # the numbers of classes
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 [n, 28, 28] (0 is background) and their digits uint8 [n]."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+def split_indices(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places of the training and of the validation images, ascending int64: a seeded permutation of `count`, cut.
+
+    round(count * fraction) images are for validation; InputError where that leaves either side empty.
+    """
+    held_out = round(count * fraction)
+    if not 0 < held_out < count:
+        raise InputError(f"data.validation_fraction: {fraction} of {count} images leaves a split empty; choose another")
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def digit_counts(labels: NDArray[np.uint8]) -> list[int]:
+    """How many times each digit 0 to 9 occurs."""
+    return np.bincount(labels, minlength=10).tolist()
+
+
+def merge(digits: NDArray[np.uint8], groups: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """The class, int64, of each digit: the place of the group that holds it."""
+    table = np.empty(10, dtype=np.int64)
+    for place, group in enumerate(groups):
+        table[list(group)] = place
+    return table[digits]
+
+
+def class_names(groups: Sequence[Sequence[int]]) -> list[str]:
+    """What a class is called: its digits, as `3` or `2·3·5·8`."""
+    return ["·".join(map(str, group)) for group in groups]
+
+
+def divide(pool: Split, test: Split, fraction: float, seed: int) -> dict[str, Split]:
+    """The three splits: `pool` divided into training and validation images, and the test set as it is.
+
+    InputError if one of them lacks a digit.
+    """
+    kept, held_out = split_indices(len(pool.images), fraction, seed)
+    divided = {
+        "train": Split(pool.images[kept], pool.labels[kept]),
+        "validation": Split(pool.images[held_out], pool.labels[held_out]),
+        "test": test,
+    }
+    for name, split in divided.items():
+        counts = digit_counts(split.labels)
+        if 0 in counts:
+            raise InputError(
+                f"split {name}: no image of digit {counts.index(0)}; change data.validation_fraction or data.seed"
+            )
+    return divided
+
+
+def save_split(name: str, split: Split) -> None:
+    """Write a split as safetensors: equal arrays are equal bytes, whatever the version of Python or NumPy."""
+    files.write_bytes(paths.split(name), save({"images": split.images, "labels": split.labels}))
+
+
+def save_all(divided: Mapping[str, Split], source: str) -> None:
+    """Write each split, and the manifest that describes them; `source` says which data it is, a key of TITLES."""
+    described = {}
+    for name, split in divided.items():
+        save_split(name, split)
+        described[name] = {
+            "images": len(split.images),
+            "digit_counts": digit_counts(split.labels),
+            "sha256": files.sha256(paths.split(name)),
+        }
+    files.write_record(paths.MANIFEST, {"data": source, "splits": described})
+
+
+def load_manifest() -> dict[str, Any]:
+    """Read what preprocess recorded: which data it is, and of each split its images, digit counts and SHA-256.
+
+    InputError if it is missing or damaged.
+    """
+    return files.read_record(paths.MANIFEST, "preprocess")
+
+
+def load_split(name: str) -> Split:
+    """Read a split and compare it with the manifest: DVC checks out a damaged cache object without a word."""
+    path = paths.split(name)
+    advice = files.remake("preprocess")
+    try:
+        found = files.sha256(path)
+        if found != load_manifest()["splits"][name]["sha256"]:
+            raise InputError(f"{path}: its SHA-256 is not the one in {paths.MANIFEST}: damaged; {advice}")
+        arrays = load(path.read_bytes())
+        return Split(arrays["images"], arrays["labels"])
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; `dvc repro` makes it") from None
+    except (KeyError, TypeError, ValueError, SafetensorError):
+        raise InputError(f"{path}: not what preprocess writes: damaged; {advice}") from None

@@ -1,0 +1,96 @@
+"""What evaluate leaves in stages/evaluate/: every training's metrics, history and predictions, each kind in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quartet.base import files, paths
+from quartet.base.errors import InputError
+from quartet.data import splits
+from quartet.training import record
+from quartet.training.record import Epoch, TrainingRecord
+
+if TYPE_CHECKING:
+    from quartet.evaluation.metrics import Score
+
+WRITTEN = (paths.METRICS, paths.HISTORY, paths.PREDICTIONS)
+
+
+class Result(NamedTuple):
+    """A trained model on the test set.
+
+    `parameters` counts its trainable and non-trainable values; `metrics` is what `metrics.score` makes; `digits`, `labels`
+    and `predicted` have the digit, the class and the predicted class of each image.
+    """
+
+    record: TrainingRecord
+    parameters: Mapping[str, int]
+    epochs: Sequence[Epoch]
+    metrics: Mapping[str, Any]
+    digits: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction for each image is right."""
+        return self.labels == self.predicted
+
+
+def write(scores: Mapping[str, Score], digits: NDArray[np.uint8]) -> None:
+    """Write the scores of all trainings on images of these digits, their histories, and the SHA-256 of each file."""
+    files.remove_parts(*WRITTEN, paths.DIGESTS)
+    files.write_json(paths.METRICS, {name: score.metrics for name, score in scores.items()}, sort_keys=False)
+    epochs = ({"training": name, **epoch._asdict()} for name in scores for epoch in record.read_history(name))
+    files.write_csv(paths.HISTORY, epochs)
+    files.write_csv(paths.PREDICTIONS, (row for name, score in scores.items() for row in _rows(name, score, digits)))
+    files.write_digests(paths.DIGESTS, WRITTEN)
+
+
+def _rows(name: str, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[str, Any]]:
+    """A line for each image: its digit, its class and the predicted one, as numbers and by their names."""
+    names = splits.class_names(record.read(name).groups)
+    for image, (digit, label, guess) in enumerate(zip(digits.tolist(), score.labels, score.predicted, strict=True)):
+        yield {
+            "training": name,
+            "image": image,
+            "digit": digit,
+            "label": label,
+            "prediction": guess,
+            "actual": names[label],
+            "predicted": names[guess],
+        }
+
+
+def read_metrics() -> dict[str, Any]:
+    """Read metrics.json, by training; InputError if any file of evaluate is missing or damaged."""
+    files.check_digests(paths.DIGESTS, "evaluate")
+    return dict(files.read_json(paths.METRICS))
+
+
+def read(names: Sequence[str]) -> dict[str, Result]:
+    """Read what the stages before left of these trainings; InputError if any of it is missing or damaged."""
+    metrics = read_metrics()
+    rows: dict[str, list[tuple[int, int, int]]] = {name: [] for name in names}
+    for row in files.read_csv(paths.PREDICTIONS):
+        if row["training"] in rows:
+            rows[row["training"]].append((int(row["digit"]), int(row["label"]), int(row["prediction"])))
+    results = {}
+    for name in names:
+        if not rows[name]:
+            raise InputError(f"{paths.PREDICTIONS}: expected the training '{name}', found none; `dvc repro` evaluates it")
+        digits, labels, predicted = np.array(rows[name]).T
+        results[name] = Result(
+            record=record.read(name),
+            parameters=record.read_summary(name)["parameters"],
+            epochs=record.read_history(name),
+            metrics=metrics[name],
+            digits=digits,
+            labels=labels,
+            predicted=predicted,
+        )
+    return results

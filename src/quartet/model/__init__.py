@@ -1,0 +1,1 @@
+"""The report's network, its weights and its predictions."""

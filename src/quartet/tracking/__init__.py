@@ -1,0 +1,1 @@
+"""MLflow: a run for each training. Nothing else imports it."""

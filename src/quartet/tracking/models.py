@@ -1,0 +1,53 @@
+"""The model of a run in MLflow."""
+
+from __future__ import annotations
+
+import copy
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from torch import nn
+
+SIDE = 28  # pixels
+
+
+def has_model(client: MlflowClient, run: Run) -> bool:
+    """Whether a whole model was logged to the run; deletes what a kill or a failure left of one."""
+    from mlflow.entities import LoggedModelStatus
+
+    logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    for model in logged:
+        if model.status != LoggedModelStatus.READY:
+            client.delete_logged_model(model.model_id)
+    return any(model.status == LoggedModelStatus.READY for model in logged)
+
+
+def log_model(run: Run, network: nn.Sequential) -> None:
+    """Log the network, sigmoid included, as pt2: no pickle is needed to load it."""
+    import mlflow
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    classes = list(network.parameters())[-1].numel()
+    float32 = np.dtype(np.float32)
+    with mlflow.start_run(run_id=run.info.run_id):
+        mlflow.pytorch.log_model(
+            # The archive's writer takes a channels-last weight for a slice of another tensor.
+            copy.deepcopy(network).to(memory_format=torch.contiguous_format),  # type: ignore[call-overload] # MLflow and PyTorch disagree on the type
+            name="model",
+            serialization_format="pt2",
+            # A batch of one would fix the model's batch size to one.
+            input_example=np.zeros((2, 1, SIDE, SIDE), np.float32),
+            signature=ModelSignature(
+                Schema([TensorSpec(float32, (-1, 1, SIDE, SIDE), "pixels from 0 to 1")]),
+                Schema([TensorSpec(float32, (-1, classes), "score of each class")]),
+            ),
+            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy")],
+        )
+    if run.info.end_time:
+        mlflow.MlflowClient().set_terminated(run.info.run_id, run.info.status, run.info.end_time)

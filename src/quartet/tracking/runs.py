@@ -1,0 +1,236 @@
+"""MLflow's runs: one for each training, found again by the training's fingerprint.
+
+Everything here says what MLflow should hold and adds what is missing, so that doing it twice, resuming, or coming back
+after a failure all end with the same run. A failure here is one warning; it never costs a training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import psutil
+
+from quartet.base import paths, process
+from quartet.data import splits
+from quartet.tracking import models, store
+from quartet.training.record import Epoch, TrainingRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from torch import nn
+
+PROCESS = "process"  # the tag that names the process of a run, as `host pid start`
+
+
+class _Session(NamedTuple):
+    client: MlflowClient
+    run_id: str
+    ended: int | None = None  # when the run was finished before, in ms since 1970
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluate found out about a trained model, for the model's run.
+
+    `digest` identifies all of it. `draw` returns the files to log, by their names; it is called only if the run lacks them.
+    """
+
+    metrics: Mapping[str, float]
+    digest: str
+    draw: Callable[[], Mapping[str, bytes]]
+
+
+def close_interrupted() -> None:
+    """End as KILLED every run of this machine that still counts as running though its process is gone."""
+    client = store.client()
+    for run in client.search_runs([store.experiment_id(client)], "attributes.status = 'RUNNING'"):
+        host, _, identity = run.data.tags.get(PROCESS, "").partition(" ")
+        if host == platform.node() and not _alive(identity):
+            client.set_terminated(run.info.run_id, "KILLED")
+            print(f"sync: run {run.info.run_name} ({run.info.run_id[:8]}) was interrupted: closed as KILLED")
+
+
+@contextlib.contextmanager
+def live(record: TrainingRecord, colour: str | None) -> Iterator[Callable[[Sequence[Epoch]], None]]:
+    """Open the run of a training for the block, which gets a function that logs the history so far.
+
+    MLflow's pages draw it in `colour`, #rrggbb, or in one of their own. The run ends as FINISHED, as FAILED if the block
+    raises, or as KILLED if it is stopped.
+    """
+    opened = store.attempt(lambda: _open(store.client(), record, colour))
+    session = None if opened is store.FAILED else opened
+    known: Sequence[Epoch] = ()
+    missed = session is None
+
+    def log(history: Sequence[Epoch]) -> None:
+        nonlocal known, missed
+        known = history
+        if session and not missed:
+            missed = store.attempt(lambda: _log_epochs(session, history)) is store.FAILED
+
+    status = "FAILED"
+    try:
+        yield log
+        status = "FINISHED"
+    except (KeyboardInterrupt, process.Terminated):
+        status = "KILLED"
+        raise
+    finally:
+        if session:
+            store.attempt(lambda: _close(session, known if missed else (), status), quiet=missed)
+
+
+def complete(
+    record: TrainingRecord, colour: str | None, history: Sequence[Epoch], network: nn.Sequential | None = None
+) -> None:
+    """Make the run of a training hold its whole history and, if it is given, its model.
+
+    A training that has no run gets one, tagged `restored`: DVC brought its files from the cache and nothing ran.
+    """
+    client = store.client()
+    run, *doubles = _find(client, record.fingerprint) or [_create(client, record, colour, restored="true")]
+    for double in doubles:  # two trainings of the same at the same time
+        client.delete_run(double.info.run_id)
+    _describe(client, run, record)
+    _log_epochs(_Session(client, run.info.run_id), history)
+    if network is not None and not models.has_model(client, run):
+        models.log_model(run, network)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def log_evaluation(record: TrainingRecord, evaluation: Evaluation) -> None:
+    """Log the metrics and the files of an evaluation to the run of a training that is complete, unless it has them."""
+    client = store.client()
+    run = _find(client, record.fingerprint)[0]
+    if run.data.tags.get("evaluation") == evaluation.digest:
+        return
+    for key, value in evaluation.metrics.items():
+        if run.data.metrics.get(key) != value:
+            client.log_metric(run.info.run_id, key, value)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in evaluation.draw().items():
+            Path(folder, name).write_bytes(content)
+        client.log_artifacts(run.info.run_id, folder)
+    client.set_tag(run.info.run_id, "evaluation", evaluation.digest)
+
+
+def _find(client: MlflowClient, fingerprint: str) -> list[Run]:
+    """The runs of a training, the oldest first: one, or none."""
+    query = f"tags.fingerprint = '{fingerprint}'"
+    return list(client.search_runs([store.experiment_id(client)], query, order_by=["attributes.start_time ASC"]))
+
+
+def _create(client: MlflowClient, record: TrainingRecord, colour: str | None, **tags: str) -> Run:
+    whole = {**_tags(record, colour), **tags}
+    return client.create_run(store.experiment_id(client), run_name=record.name, tags=whole)
+
+
+def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
+    """Log the hyperparameters and the data sets that the run does not hold yet."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+    from mlflow.exceptions import MlflowException
+
+    classes = " ".join(splits.class_names(record.groups))
+    hyperparameters = {**record.hyperparameters.model_dump(), "groups": classes, "data": record.data}
+    missing = [Param(key, str(value)) for key, value in hyperparameters.items() if key not in run.data.params]
+    if missing:
+        client.log_batch(run.info.run_id, params=missing)
+    if run.inputs and run.inputs.dataset_inputs:
+        return
+    inputs = [
+        DatasetInput(
+            Dataset(
+                name=f"{splits.TITLES[record.data]}: {split}",
+                digest=digest[:36],
+                source_type="local",
+                source=json.dumps({"uri": paths.split(split).as_posix()}),
+            ),
+            [InputTag("mlflow.data.context", split)],
+        )
+        for split, digest in record.splits.items()
+    ]
+    try:
+        client.log_inputs(run.info.run_id, inputs)
+    except MlflowException:  # a training beside this one was the first to log them: now they are there
+        client.log_inputs(run.info.run_id, inputs)
+
+
+def _open(client: MlflowClient, record: TrainingRecord, colour: str | None) -> _Session:
+    found = _find(client, record.fingerprint)
+    own = {PROCESS: f"{platform.node()} {_identity()}"}
+    run = found[0] if found else _create(client, record, colour, **own)
+    session = _Session(client, run.info.run_id, run.info.end_time if run.info.status == "FINISHED" else None)
+    for key, value in {**_tags(record, colour), **own}.items():
+        if run.data.tags.get(key) != value:
+            client.set_tag(run.info.run_id, key, value)
+    if found:
+        client.update_run(run.info.run_id, status="RUNNING")
+    _describe(client, run, record)
+    return session
+
+
+def _identity(pid: int | None = None) -> str:
+    """A process, this one by default, as its number and its start: a number alone is used again."""
+    found = psutil.Process(pid)
+    return f"{found.pid} {found.create_time():.0f}"
+
+
+def _alive(identity: str) -> bool:
+    pid = identity.split(" ", maxsplit=1)[0]
+    try:
+        return pid.isdigit() and _identity(int(pid)) == identity
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _close(session: _Session, missed: Sequence[Epoch], status: str) -> None:
+    if missed:
+        _log_epochs(session, missed)
+    # Trained again, it is the run that it was, and took the time that it took.
+    session.client.set_terminated(session.run_id, status, session.ended if status == "FINISHED" else None)
+
+
+def _log_epochs(session: _Session, epochs: Sequence[Epoch]) -> None:
+    """Log the epochs that the run does not hold yet: MLflow would store a repeated step twice."""
+    from mlflow.entities import Metric
+
+    logged = {metric.step for metric in session.client.get_metric_history(session.run_id, "train_loss")}
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(key, value, now, epoch.epoch)
+        for epoch in epochs
+        if epoch.epoch not in logged
+        for key, value in epoch._asdict().items()
+        if key != "epoch"
+    ]
+    if metrics:
+        session.client.log_batch(session.run_id, metrics=metrics)
+
+
+def _tags(record: TrainingRecord, colour: str | None) -> dict[str, str]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    tags = {
+        "variant": record.name,
+        "data": splits.TITLES[record.data],
+        "fingerprint": record.fingerprint,
+        "stage": os.environ.get("DVC_STAGE"),
+        "dvc.exp.name": os.environ.get("DVC_EXP_NAME"),
+        "dvc.exp.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
+        "mlflow.runColor": colour,
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": "dvc.yaml",
+        "mlflow.source.type": "PROJECT",
+    }
+    return {key: value for key, value in tags.items() if value}

@@ -1,0 +1,44 @@
+"""How far a training is: a bar where it owns the terminal, a line an epoch where it shares one or there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tqdm import tqdm
+
+from quartet.training.record import Epoch
+
+VARIABLE = "QUARTET_PROGRESS"
+
+
+class Progress:
+    """Reports one training; lines where QUARTET_PROGRESS is `lines` or standard error is no terminal."""
+
+    def __init__(self, name: str, epochs: int, steps: int) -> None:
+        self.name, self.epochs, self.steps = name, epochs, steps
+        shared = os.environ.get(VARIABLE) == "lines" or not sys.stderr.isatty()
+        bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=epochs * steps, disable=shared, bar_format=bar_format, dynamic_ncols=True, miniters=20)
+
+    def step(self, epoch: int, step: int) -> None:
+        """A batch of `epoch` is about to be trained on; the first one after a resume may be any."""
+        if self.bar.disable:
+            return
+        if step == 1:
+            self.bar.set_description_str(f"{self.name} epoch {epoch}/{self.epochs}", refresh=False)
+            self.bar.n = (epoch - 1) * self.steps
+        self.bar.update()
+
+    def epoch(self, done: Epoch) -> None:
+        """An epoch is done: show its losses and its validation accuracy."""
+        figures = f"train loss {done.train_loss:.4f}  val loss {done.val_loss:.4f}  val acc {done.val_accuracy:.2%}"
+        if self.bar.disable:
+            width = len(str(self.epochs))
+            print(f"{self.name:<8} epoch {done.epoch:>{width}}/{self.epochs}  {figures}", flush=True)
+        else:
+            self.bar.set_postfix_str(figures)
+
+    def close(self) -> None:
+        """Leave the terminal's last line as it is."""
+        self.bar.close()

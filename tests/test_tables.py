@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from quartet.base.params import TRIAL
+from quartet.reporting import tables
+from trained import described, result, settings
+
+GROUPS = [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]]
+DIGITS = [0, 6, 1, 7, 2, 3, 4, 9]
+TEN = [0, 0, 4, 7, 2, 3, 4, 4]
+RIGHT = [0, 0, 1, 1, 2, 2, 3, 3]  # of four classes
+
+
+def answered(name, predicted, trainable=4470, accuracy=0.5, **changes):
+    """A model that answered the eight test images DIGITS with these classes."""
+    found = result(described(name, settings(**changes)), DIGITS, predicted)
+    return found._replace(
+        parameters={"trainable": trainable, "non_trainable": 0}, metrics={"accuracy": accuracy, "macro_f1": 0.97531}
+    )
+
+
+@pytest.fixture
+def everything():
+    """Of the wrong answers of ten, two are in the right group and one is not; that of ten-bn is not."""
+    return {
+        "ten": answered("ten", TEN),
+        "ten-bn": answered("ten-bn", [0, 6, 1, 7, 0, 3, 4, 9], accuracy=0.875, bn=True),
+        "four": answered("four", [1, *RIGHT[1:]], trainable=4368, classes=4),
+        "four-bn": answered("four-bn", [*RIGHT[:-1], 1], trainable=4424, classes=4, bn=True),
+        TRIAL: answered(TRIAL, TEN),
+    }
+
+
+def cells(table):
+    """A Markdown table as a dictionary for each row."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_a_table_is_markdown_aligned_with_its_figures_unchanged():
+    lines = tables.table([{"model": "ten", "p": "0.10"}, {"model": "four", "p": "1e-05"}]).splitlines()
+    assert lines[1].replace("-", "") == "|:|:|"
+    assert cells("\n".join(lines)) == [{"model": "ten", "p": "0.10"}, {"model": "four", "p": "1e-05"}]
+
+
+def test_every_training_is_measured(everything):
+    rows = cells(tables.measured(everything))
+    assert [row["model"] for row in rows] == list(everything)
+    assert rows[0] == {
+        "model": "ten",
+        "parameters": "4,470",
+        "train loss": "0.0724",
+        "val loss": "0.0631",
+        "val acc. % first → last": "90.00 → 98.00",
+        # Wilson, five of eight right: centre (5 + z²/2) / (8 + z²), half width z/(8 + z²) · √(5·3/8 + z²/4), z = 1.96.
+        "test acc. % [95 % interval]": "50.00 [30.57, 86.32]",
+        "macro F1": "0.9753",
+    }
+
+
+def test_untrained_values_are_counted_apart(everything):
+    normed = everything["ten"]._replace(parameters={"trainable": 4526, "non_trainable": 56})
+    assert cells(tables.measured({"ten-bn": normed}))[0]["parameters"] == "4,526 (+ 56)"
+
+
+PAIRED = [
+    "batch norm, ten classes: ten → ten-bn",
+    "batch norm, four classes: four → four-bn",
+    "scoring by group alone: ten → ten, its answers merged",
+    "training on groups: ten, merged → four",
+    "training on groups: ten-bn, merged → four-bn",
+]
+
+
+def test_what_changes_is_counted_image_by_image(everything):
+    rows = cells(tables.paired(everything, GROUPS))
+    assert [row["what changes"] for row in rows] == PAIRED
+    found = [(row["before %"], row["after %"], row["points"], row["images gained / lost"], row["p"]) for row in rows]
+    # ten is right on 5 of 8 and, merged, on 7; ten-bn on 7 and, merged, on 7; four and four-bn on 7.
+    # p, by hand: 3 to 1 is 2 · (1 + 4) / 2⁴; 1 to 1 is 1, capped; 2 to 0 is 2 / 2².
+    assert found == [
+        ("62.50", "87.50", "+25.00", "3 / 1", "0.62"),
+        ("87.50", "87.50", "+0.00", "1 / 1", "1.0"),
+        ("62.50", "87.50", "+25.00", "2 / 0", "–"),
+        ("87.50", "87.50", "+0.00", "1 / 1", "1.0"),
+        ("87.50", "87.50", "+0.00", "1 / 1", "1.0"),
+    ]
+
+
+def test_models_that_agree_differ_by_nothing(everything):
+    same = {**everything, "ten-bn": answered("ten-bn", TEN, bn=True)}
+    row = cells(tables.paired(same, GROUPS))[0]
+    assert (row["points"], row["images gained / lost"], row["p"]) == ("+0.00", "0 / 0", "1.0")
+
+
+def test_a_difference_is_ours_less_the_reports(everything):
+    rows = cells(tables.beside_report(everything, comparable=True))
+    assert [row["model"] for row in rows] == [name for name in everything if name != TRIAL for _ in range(6)]
+    ten = {row["figure"]: (row["ours"], row["report"], row["difference"]) for row in rows[:6]}
+    assert ten == {
+        "trainable parameters": ("4,470", "4,470", "+0"),
+        "train loss": ("0.0724", "0.0624", "+0.0100"),
+        "validation loss": ("0.0631", "0.0731", "-0.0100"),
+        "validation accuracy %, first epoch": ("90.00", "93.08", "-3.08"),
+        "validation accuracy %, last epoch": ("98.00", "97.70", "+0.30"),
+        "test accuracy %": ("50.00", "97.93", "-47.93"),
+    }
+    uncounted = next(row for row in rows if row["model"] == "ten-bn")
+    assert (uncounted["report"], uncounted["difference"]) == ("–", "–")
+
+
+def test_the_samples_figures_are_not_subtracted_from_the_reports(everything):
+    rows = cells(tables.beside_report(everything, comparable=False))
+    assert "report (MNIST: not comparable)" in rows[0]
+    assert "report" not in rows[0]
+    # The number of parameters does not depend on the data.
+    assert {row["difference"] for row in rows if row["figure"] != "trainable parameters"} == {"–"}
+    assert rows[0]["difference"] == "+0"
+
+
+def test_the_page_names_its_data_and_says_whether_it_compares(everything):
+    mnist = tables.page(everything, "MNIST", GROUPS, comparable=True)
+    assert mnist.startswith("# Results on MNIST\n")
+    assert "**MNIST**, 8 test images. Seeds: 0." in mnist
+    assert "compar" not in mnist
+    assert mnist.endswith("|\n")
+    sample = tables.page(everything, "a sample", GROUPS, comparable=False)
+    assert sample.startswith("# Results on a sample\n")
+    assert "**The report's figures are for MNIST and these are for a sample: they do not compare.**" in sample
+    for page in (mnist, sample):
+        assert tables.measured(everything) in page
+        assert tables.paired(everything, GROUPS) in page
+
+
+def test_seeds_are_told_apart_where_they_differ(everything):
+    assert tables.seeds(everything) == "0"
+    chosen = {"ten": everything["ten"], TRIAL: answered(TRIAL, TEN, seed=3)}
+    assert tables.seeds(chosen) == "ten 0, trial 3"
+
+
+OF_TEN = [0, 6, 1, 7, 2, 3, 4, 4]  # right about seven
+CHANGED = "lr 0.001 → 0.01"
+
+
+def add(everything, name, predicted, **changes):
+    """The same trainings with one more variant, which stands before the trial as in params.yaml."""
+    variants = {other: found for other, found in everything.items() if other != TRIAL}
+    return {**variants, name: answered(name, predicted, **changes), TRIAL: everything[TRIAL]}
+
+
+def models(table):
+    return list(dict.fromkeys(row["model"] for row in cells(table)))
+
+
+def questions(everything):
+    return [row["what changes"] for row in cells(tables.paired(everything, GROUPS))]
+
+
+@pytest.mark.parametrize("bn", [False, True], ids=["without bn", "with bn"])
+def test_a_fifth_variant_of_ten_classes_is_in_every_table(everything, bn):
+    other = "ten-bn" if bn else "ten"
+    more = add(everything, "fast", OF_TEN, bn=bn, lr=0.01)
+    assert models(tables.measured(more)) == ["ten", "ten-bn", "four", "four-bn", "fast", "trial"]
+    assert models(tables.beside_report(more, comparable=True)) == ["ten", "ten-bn", "four", "four-bn", "fast"]
+    assert questions(more) == [*PAIRED[:2], f"{CHANGED}, ten classes: {other} → fast", *PAIRED[2:]]
+    row = cells(tables.paired(more, GROUPS))[2]
+    assert (row["before %"], row["after %"]) == ("87.50" if bn else "62.50", "87.50")
+    assert (row["images gained / lost"], row["p"]) == (("1 / 1", "1.0") if bn else ("2 / 0", "0.50"))
+
+
+@pytest.mark.parametrize("bn", [False, True], ids=["without bn", "with bn"])
+def test_a_fifth_variant_of_four_classes_is_in_every_table(everything, bn):
+    suffix = "-bn" if bn else ""
+    more = add(everything, "fast", RIGHT, classes=4, bn=bn, lr=0.01)
+    assert models(tables.measured(more)) == ["ten", "ten-bn", "four", "four-bn", "fast", "trial"]
+    assert models(tables.beside_report(more, comparable=True)) == ["ten", "ten-bn", "four", "four-bn", "fast"]
+    assert questions(more) == [
+        *PAIRED[:2],
+        f"{CHANGED}, four classes: four{suffix} → fast",
+        *PAIRED[2:],
+        f"training on groups, {CHANGED}: ten{suffix}, merged → fast",
+    ]
+    rows = cells(tables.paired(more, GROUPS))
+    # four and four-bn are right on 7, as ten and ten-bn are once merged; the fifth is right on all 8.
+    for row in (rows[2], rows[6]):
+        assert (row["before %"], row["after %"]) == ("87.50", "100.00")
+        assert (row["images gained / lost"], row["p"]) == ("1 / 0", "1.0")
+
+
+def test_a_variant_that_the_report_does_not_have_stands_alone(everything):
+    rows = cells(tables.beside_report(add(everything, "fast", OF_TEN, lr=0.01), comparable=True))
+    fast = [row for row in rows if row["model"] == "fast"]
+    assert {(row["report"], row["difference"]) for row in fast} == {("–", "–")}
+    assert [row["ours"] for row in fast] == ["4,470", "0.0724", "0.0631", "90.00", "98.00", "50.00"]
+    page = tables.page(add(everything, "fast", OF_TEN, lr=0.01), "MNIST", GROUPS, comparable=True)
+    assert "The report's models: `ten`, `ten-bn`, `four` and `four-bn`." in page
+
+
+def test_all_that_a_variant_changes_is_told(everything):
+    assert questions(add(everything, "other", OF_TEN, lr=0.01, schedule="onecycle", seed=3))[2] == (
+        "lr 0.001 → 0.01, schedule constant → onecycle, seed 0 → 3, ten classes: ten → other"
+    )
+    without = {name: found for name, found in everything.items() if name != "ten"}
+    assert questions(add(without, "other", OF_TEN, lr=0.01))[1] == (
+        "bn True → False, lr 0.001 → 0.01, ten classes: ten-bn → other"
+    )
+    assert questions(add(everything, "again", TEN))[2] == "nothing, ten classes: ten → again"
+
+
+REMOVED = {
+    "ten": [
+        "batch norm, four classes: four → four-bn",
+        "scoring by group alone: ten-bn → ten-bn, its answers merged",
+        "training on groups, bn True → False: ten-bn, merged → four",
+        "training on groups: ten-bn, merged → four-bn",
+    ],
+    "ten-bn": [
+        "batch norm, four classes: four → four-bn",
+        "scoring by group alone: ten → ten, its answers merged",
+        "training on groups: ten, merged → four",
+        "training on groups, bn False → True: ten, merged → four-bn",
+    ],
+    "four": [
+        "batch norm, ten classes: ten → ten-bn",
+        "scoring by group alone: ten-bn → ten-bn, its answers merged",
+        "training on groups: ten-bn, merged → four-bn",
+    ],
+    "four-bn": [
+        "batch norm, ten classes: ten → ten-bn",
+        "scoring by group alone: ten → ten, its answers merged",
+        "training on groups: ten, merged → four",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "left"), REMOVED.items(), ids=REMOVED)
+def test_a_removed_variant_is_gone_from_every_table(everything, name, left):
+    assert re.search(rf"(?<![\w-]){name}(?![\w-])(?! classes)", tables.page(everything, "MNIST", GROUPS, comparable=True))
+    del everything[name]
+    page = tables.page(everything, "MNIST", GROUPS, comparable=True)
+    assert not re.search(rf"(?<![\w-]){name}(?![\w-])(?! classes)", page)
+    assert questions(everything) == left
+    assert models(tables.measured(everything)) == list(everything)
+    assert models(tables.beside_report(everything, comparable=True)) == [name for name in everything if name != TRIAL]
+
+
+@pytest.mark.parametrize("name", ["ten", "ten-bn", "four", "four-bn"])
+def test_a_page_of_only_one_variant_compares_nothing(everything, name):
+    alone = {name: everything[name], TRIAL: everything[TRIAL]}
+    page = tables.page(alone, "MNIST", GROUPS, comparable=True)
+    assert tables.paired(alone, GROUPS) == "There are no two variants to compare."
+    assert "\n\nThere are no two variants to compare.\n\n" in page
+    assert f"The report's models: `{name}`." in page
+    assert models(tables.measured(alone)) == [name, "trial"]
+    assert models(tables.beside_report(alone, comparable=True)) == [name]
+
+
+def test_a_page_without_variants_of_ten_classes_merges_none(everything):
+    fours = {name: found for name, found in everything.items() if not name.startswith("ten")}
+    page = tables.page(fours, "MNIST", GROUPS, comparable=True)
+    assert questions(fours) == ["batch norm, four classes: four → four-bn"]
+    assert "The report's models: `four` and `four-bn`." in page
+    assert "No variant has as many classes." in page
+
+
+def test_a_page_without_a_model_of_the_report_says_so(everything):
+    page = tables.page(add({TRIAL: everything[TRIAL]}, "fast", TEN), "MNIST", GROUPS, comparable=True)
+    assert "None of the variants is a model of the report. `trial` is" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "Here it has the settings of `ten`."),
+        ({"bn": True}, "Here it has the settings of `ten-bn`."),
+        ({"lr": 0.01}, "Here it has other settings than `ten`: lr 0.01 (0.001)."),
+        ({"lr": 0.01, "bn": True}, "Here it has other settings than `ten-bn`: lr 0.01 (0.001)."),
+        ({"classes": 4, "epochs": 3, "seed": 7}, "Here it has other settings than `four`: epochs 3 (10), seed 7 (0)."),
+        ({"classes": 4, "bn": True}, "Here it has the settings of `four-bn`."),
+    ],
+    ids=str,
+)
+def test_the_trial_is_told_apart_from_its_counterpart(everything, changes, told):
+    everything[TRIAL] = answered(TRIAL, RIGHT, **changes)
+    assert tables.trial_settings(everything) == told
+    assert told in tables.page(everything, "MNIST", GROUPS, comparable=True)
+
+
+def test_the_trials_counterpart_may_have_another_bn(everything):
+    chosen = {"ten": everything["ten"], TRIAL: answered(TRIAL, TEN, lr=0.01, bn=True)}
+    assert tables.trial_settings(chosen) == "Here it has other settings than `ten`: bn True (False), lr 0.01 (0.001)."
+
+
+def test_a_trial_without_a_counterpart_is_told(everything):
+    chosen = {"ten": everything["ten"], TRIAL: answered(TRIAL, RIGHT, classes=4)}
+    assert tables.trial_settings(chosen) == "No variant has as many classes."
+    assert "No variant has as many classes." in tables.page(chosen, "MNIST", GROUPS, comparable=True)

@@ -1,0 +1,100 @@
+"""A variant that is added to params.yaml, or removed from it, is in all that follows or in none of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+import yaml
+from PIL import Image
+
+from project import clone
+from test_pipeline import ran, runs, vega
+
+# One worker runs all that shares the project.
+pytestmark = pytest.mark.xdist_group("variants")
+
+FIFTH = "ten-slow"
+
+
+def set_variants(project, change) -> None:
+    """Change the variants in params.yaml, and train each for one epoch."""
+    path = project.root / "params.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings["report"]["epochs"] = settings["epochs"] = 1
+    change(settings["variants"])
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory):
+    """A project with a fifth variant, in params.yaml alone, whose pipeline has run."""
+    project = clone(tmp_path_factory.mktemp("variants"))
+    project.run("make", "-o", ".venv/ready", "setup")
+    set_variants(project, lambda variants: variants.update({FIFTH: {"lr": 0.0005}}))
+    project.output = project.run("dvc", "repro").stdout
+    return project
+
+
+def named(project, name: str) -> dict[str, bool]:
+    """Where a training is shown: in each table, metric, plot, file of results and in MLflow."""
+    root = project.root
+
+    def column(file: str) -> set[str]:
+        with (root / "stages/evaluate" / file).open(encoding="utf-8") as lines:
+            return {row["training"] for row in csv.DictReader(lines)}
+
+    results = (root / "stages/plot/results.md").read_text(encoding="utf-8")
+    tables = [part for part in re.split(r"\n\n", results) if part.startswith("|")]
+    assert len(tables) == 3
+    metrics = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    project.run("dvc", "plots", "show", "-o", str(root / "dvc_plots"))
+    plots = vega((root / "dvc_plots/index.html").read_text(encoding="utf-8"))
+    word = re.compile(rf"(?<![\w-]){name}(?![\w-])")
+    return {
+        "results.md, trainings": bool(word.search(tables[0])),
+        "results.md, comparison": bool(word.search(tables[1])),
+        "results.md, report": bool(word.search(tables[2])),
+        "metrics": name in next(iter(metrics.values()))["data"],
+        "history.csv": name in column("history.csv"),
+        "predictions.csv": name in column("predictions.csv"),
+        "plots": all(name in {row["training"] for row in plot["data"]["values"]} for plot in plots),
+        "MLflow": name in {run["name"] for run in runs(project)},
+        "dvc.lock": f"train@{name}" in yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"],
+    }
+
+
+def panels(project, figure: str) -> float:
+    """How many panels of two side by side a figure is as wide as."""
+    with Image.open(project.root / f"stages/plot/figures/{figure}.png") as image:
+        return image.width / image.height
+
+
+def test_a_fifth_variant_is_in_all_that_follows(five):
+    assert f"train@{FIFTH}" in ran(five.output)
+    assert set(named(five, FIFTH).values()) == {True}
+    # Three panels of ten classes, two of four.
+    assert panels(five, "loss-ten") == pytest.approx(1.5 * panels(five, "loss-four"), rel=0.01)
+    assert panels(five, "confusion-ten") == pytest.approx(1.5 * panels(five, "confusion-four"), rel=0.01)
+
+
+def test_a_removed_variant_is_gone_and_nothing_is_trained_again(five):
+    before = named(five, "four-bn")
+    assert set(before.values()) == {True}
+    set_variants(five, lambda variants: [variants.pop(name) for name in ("four-bn", "ten-bn")])
+    output = five.run("dvc", "repro").stdout
+    assert ran(output) == ["evaluate", "plot"]
+    assert (five.root / "stages/train/four-bn/summary.json").exists()  # its leftovers are not results
+    for name in ("four-bn", "ten-bn"):
+        after = named(five, name)
+        assert {place for place, there in after.items() if there} <= {"MLflow", "dvc.lock"}  # the records of what was
+    assert set(named(five, FIFTH).values()) == {True}
+
+
+def test_without_a_class_of_variants_its_figures_are_gone(five):
+    set_variants(five, lambda variants: variants.pop("four"))
+    five.run("dvc", "repro")
+    figures = {path.name for path in (five.root / "stages/plot/figures").iterdir()}
+    assert figures == {f"{kind}-{of}.png" for kind in ("accuracy", "confusion", "loss") for of in ("ten", "trial")}
