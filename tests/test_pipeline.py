@@ -53,10 +53,24 @@ def test_every_output_is_cached_by_dvc(finished) -> None:
     assert all((cache / digest[:2] / digest[2:]).is_file() for digest in digests)
 
 
-def test_a_forced_repro_changes_no_hash(finished) -> None:
-    before = lock(finished)
-    assert sorted(ran(finished.run("dvc", "repro", "--force").stdout)) == sorted(STAGES)
-    assert lock(finished) == before
+def outs(project) -> dict[str, str]:
+    stages = yaml.safe_load(lock(project))["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
+def test_a_forced_repro_changes_no_hash_and_no_file_of_a_user(experiment) -> None:
+    """What a user puts beside the outputs is neither deleted nor taken for one."""
+    before = outs(experiment)
+    places = ("data/raw", "data/split", "stages/train/ten", "stages/evaluate", "stages/plot")
+    own = [experiment.root / place / "notes.txt" for place in places]
+    for path in own:
+        path.write_text("mine", encoding="utf-8")
+    assert sorted(ran(experiment.run("dvc", "repro", "--force").stdout)) == sorted(STAGES)
+    experiment.run("dvc", "checkout", "--force")
+    assert [path.read_text(encoding="utf-8") for path in own] == ["mine"] * len(own)
+    assert outs(experiment) == before
+    for path in own:
+        path.unlink()
 
 
 def test_a_comment_in_the_code_changes_the_provenance_alone(experiment) -> None:
@@ -113,18 +127,35 @@ def test_a_temporary_experiment_and_a_queue_land_in_the_one_store(experiment) ->
     assert all(run["tags"]["dvc.exp.baseline"] and "test_accuracy" in run["metrics"] for run in found)
 
 
-def test_a_queued_experiment_runs_the_code_of_its_copy(experiment) -> None:
-    """Not the code that the installed package names, and not that of the workspace, which goes on meanwhile."""
+def test_an_experiment_runs_the_code_of_its_copy(experiment) -> None:
+    """Not the code that the installed package names, and not that of the workspace, which may change meanwhile."""
     code = experiment.root / "src/quartet/model/network.py"
-    code.write_text(code.read_text(encoding="utf-8") + "print('the code of the copy')\n", encoding="utf-8")
-    experiment.run("dvc", "exp", "run", "--queue", "-S", "seed=7", "-S", "epochs=1", "-n", "copy")
+    code.write_text(code.read_text(encoding="utf-8") + "print('code:', __file__)\n", encoding="utf-8")
+    settings = ("-S", "seed=7", "-S", "epochs=1")
+    temporary = experiment.run("dvc", "exp", "run", "--temp", *settings, "-n", "of-a-copy").stdout
+    experiment.run("dvc", "exp", "run", "--queue", *settings, "-S", "bn=true", "-n", "later")
     experiment.run("git", "checkout", "-q", "src")
     status = run_queue(experiment)
-    logs = experiment.run("dvc", "queue", "logs", "copy").stdout
-    assert re.search("copy .*Success", status), status + logs
-    assert logs.count("the code of the copy") == 7  # five trainings, evaluate, and the process beside it
-    other = experiment.run("python", "-c", "import quartet; print(quartet.__file__)").stdout.strip()
-    assert Path(other).parents[2] != experiment.root
+    queued = experiment.run("dvc", "queue", "logs", "later").stdout
+    assert re.search("later .*Success", status), status + queued
+    for output in (temporary, queued):
+        found = re.findall("code: (.*)", output)
+        assert len(found) >= 3  # the trial, evaluate, and the process beside it
+        assert all(Path(path).is_relative_to(experiment.root / ".dvc/tmp/exps") for path in found)
+
+
+@pytest.mark.parametrize("what", ["data/download", "data/sources", "reporting/figures", "reporting/tables", "commands/*"])
+def test_touching_what_trains_nothing_trains_nothing(experiment, what) -> None:
+    touched = list(experiment.root.glob(f"src/quartet/{what}.py"))
+    assert touched
+    for path in touched:
+        path.write_text(path.read_text(encoding="utf-8") + "# A comment.\n", encoding="utf-8")
+    try:
+        would_run = ran(experiment.run("dvc", "repro", "--dry").stdout)
+    finally:
+        experiment.run("git", "checkout", "-q", "src")
+    assert set(would_run) <= {"fetch", "evaluate", "plot"}
+    assert would_run
 
 
 def runs(project, query: str = "", uri: str = "") -> list[dict]:
