@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from quartet.base import files, paths
 from quartet.base.errors import InputError
@@ -197,3 +198,57 @@ def test_a_file_that_is_no_split_is_refused_though_its_digest_is_right(saved, co
     files.write_record(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(saved)}}})
     with pytest.raises(InputError, match="not what preprocess writes: damaged"):
         splits.load_split("train")
+
+
+def stored(folder, arrays) -> None:
+    """Write these arrays as the training split, with a manifest that names its SHA-256."""
+    content = arrays if isinstance(arrays, bytes) else safetensors.numpy.save(arrays)
+    files.write_bytes(paths.split("train"), content)
+    digest = files.sha256(paths.split("train"))
+    files.write_record(paths.MANIFEST, {"data": "mnist", "splits": {"train": {"sha256": digest}}})
+
+
+def header(**arrays) -> bytes:
+    """A safetensors file of this header, without the arrays that it promises."""
+    text = json.dumps(arrays).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+U8 = np.zeros((3, 28, 28), np.uint8)
+DIGITS = np.array([0, 1, 9], np.uint8)
+ONE = b'"images":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}'
+TWICE = b"{" + ONE + b"," + ONE + b"}"
+MALFORMED = {
+    "float images": {"images": U8.astype(np.float32), "labels": DIGITS},
+    "signed labels": {"images": U8, "labels": DIGITS.astype(np.int8)},
+    "labels out of range": {"images": U8, "labels": np.array([0, 1, 10], np.uint8)},
+    "another number of labels": {"images": U8, "labels": DIGITS[:2]},
+    "labels of two dimensions": {"images": U8, "labels": DIGITS.reshape(3, 1)},
+    "smaller images": {"images": U8[:, :27], "labels": DIGITS},
+    "flat images": {"images": U8.reshape(3, 784), "labels": DIGITS},
+    "no image": {"images": U8[:0], "labels": DIGITS[:0]},
+    "no labels": {"images": U8},
+    "other names": {"x": U8, "y": DIGITS},
+    "nothing": b"",
+    "not safetensors": b"PK\x03\x04" + bytes(100),
+    "784 TiB": header(images={"dtype": "U8", "shape": [2**40, 28, 28], "data_offsets": [0, 784 * 2**40]}),
+    "cut off": safetensors.numpy.save({"images": U8, "labels": DIGITS})[:-1],
+    "too long": safetensors.numpy.save({"images": U8, "labels": DIGITS}) + b"x",
+    "nested for ever": struct.pack("<Q", 100_000) + b"[" * 100_000,
+    "two of a name": struct.pack("<Q", len(TWICE)) + TWICE + bytes(2),
+}
+
+
+@pytest.mark.parametrize("arrays", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_split_that_its_manifest_names_is_refused(workspace, arrays):
+    stored(workspace, arrays)
+    with pytest.raises(InputError, match=r"train\.safetensors: not what preprocess writes: damaged; .*preprocess`"):
+        splits.load_split("train")
+
+
+def test_a_manifest_without_the_split_is_refused(workspace):
+    stored(workspace, {"images": U8, "labels": DIGITS})
+    for described in ({}, {"validation": {}}, {"train": {}}, {"train": []}, [], 3):
+        files.write_record(paths.MANIFEST, {"data": "mnist", "splits": described})
+        with pytest.raises(InputError, match=r"train\.safetensors: not what preprocess writes: damaged"):
+            splits.load_split("train")

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,7 +162,10 @@ def test_a_relative_directory_is_below_the_working_directory(fetching, monkeypat
 
 def test_a_relative_directory_is_below_the_project_that_dvc_names(fetching, tmp_path, monkeypatch):
     fetching.put(tmp_path / "project" / "local")
-    (fetching.workspace / "local").mkdir()  # empty: a queued experiment's own copy does not have it
+    copy = tmp_path / "project/.dvc/tmp/exps/copy"
+    (copy / "local").mkdir(parents=True)  # empty: a queued experiment's own copy does not have it
+    shutil.copy("params.yaml", copy)
+    monkeypatch.chdir(copy)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
     monkeypatch.setenv("QUARTET_MNIST", "local")
     fetch.main()

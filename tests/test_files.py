@@ -155,18 +155,31 @@ def test_what_is_no_record_is_refused_with_the_stage_that_makes_it(tmp_path, con
         files.read_record(path, "evaluate")
 
 
-def test_files_are_held_against_their_digests(tmp_path):
-    record, one, two = (tmp_path / name for name in ("record", "one", "two"))
-    one.write_bytes(b"1")
-    two.write_bytes(b"2")
+def test_files_are_compared_with_their_digests(tmp_path):
+    record, one, two, other = (tmp_path / name for name in ("record", "one", "two", "other"))
+    for path in (one, two, other):
+        path.write_text(path.name, encoding="utf-8")
     files.write_digests(record, [one, two])
-    files.check_digests(record, "evaluate")
+    files.check_digests(record, [one, two], "evaluate")
     two.write_bytes(b"3")
-    with pytest.raises(InputError, match=r"two: its SHA-256 is not the one in .*record: damaged; .*--single-item evaluate`"):
-        files.check_digests(record, "evaluate")
+    files.check_digests(record, [one], "evaluate")
+    for changed in (two, other):  # the second was not described
+        with pytest.raises(
+            InputError, match=rf"{changed.name}: its SHA-256 is not the one in .*record: damaged; .*evaluate`"
+        ):
+            files.check_digests(record, [one, changed], "evaluate")
     two.unlink()
     with pytest.raises(InputError, match=r"two: missing; `dvc repro` makes it"):
-        files.check_digests(record, "evaluate")
+        files.check_digests(record, [one, two], "evaluate")
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_json_of_endless_depth_is_refused_by_name(tmp_path, opening):
+    path = tmp_path / "deep.json"
+    path.write_text(opening * 100_000, encoding="utf-8")
+    for read in (files.read_json, lambda path: files.read_record(path, "evaluate")):
+        with pytest.raises(InputError, match=r"deep\.json: not JSON \("):
+            read(path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a,b\n" + b"1" * 200_000])

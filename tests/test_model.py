@@ -197,6 +197,16 @@ def test_weights_of_other_settings_are_refused(saved):
         weights.load(saved, {**describe("ten-bn"), "data": "mnist"})
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(saved, value):
+    network = seeded(10, bn=True)
+    with torch.no_grad():
+        network.conv2.weight[3, 2, 1, 0] = value
+    weights.save(saved, network, describe("ten-bn"))
+    with pytest.raises(InputError, match=r"model\.safetensors: conv2\.weight holds a value that is not finite; `chmod"):
+        weights.load(saved, describe("ten-bn"))
+
+
 def test_a_flipped_bit_of_any_weight_is_found(saved):
     content = saved.read_bytes()
     start = 8 + struct.unpack("<Q", content[:8])[0]

@@ -213,7 +213,8 @@ def test_a_full_disk_leaves_no_truncated_file(finished, tmp_path):
         shutil.copytree(finished.root / "stages/train/ten", root / "stages/train/ten", copy_function=shutil.copyfile)
         (root / "stages/train/ten/history.csv").write_text("what was there before", encoding="utf-8")
         (root / ".checkpoints").mkdir()
-        (root / ".checkpoints/ten.lock").touch()
+        for name in ("ten.lock", "mlflow.lock"):
+            (root / ".checkpoints" / name).touch()
         before = contents(root)
         filler = root / "filler"
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:

@@ -95,8 +95,25 @@ def test_the_trainings_keep_their_order(written):
 
 def test_each_file_is_described_by_its_sha256(written):
     described = files.read_record(paths.DIGESTS, "evaluate")
-    assert described == {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in EVALUATED}
+    files_of = [*EVALUATED, *map(paths.model, written)]
+    assert described == {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files_of}
     assert set(left()) == {path.name for path in (*EVALUATED, paths.DIGESTS)}
+
+
+def test_other_weights_are_not_those_that_were_evaluated(written):
+    assert all(map(predictions.is_evaluated, written))
+    paths.model("trial").write_bytes(b"trained again")
+    assert [name for name in written if not predictions.is_evaluated(name)] == ["trial"]
+    predictions.write({name: score for name, score in written.items() if name != "four"}, np.array(DIGITS, dtype=np.uint8))
+    assert [name for name in written if not predictions.is_evaluated(name)] == ["four"]
+
+
+def test_metrics_that_are_a_list_are_refused(written):
+    for content in ([], {"ten": []}, 3):
+        files.write_json(paths.METRICS, content)
+        files.write_digests(paths.DIGESTS, predictions.WRITTEN)
+        with pytest.raises(InputError, match=r"metrics\.json: expected the metrics of each training; .*evaluate`"):
+            predictions.read_metrics()
 
 
 def test_half_written_files_are_removed_and_others_are_kept(written):
@@ -182,8 +199,8 @@ def networks(workspace, tiny, told):
         for name in loaded.trainings:
             training = described(name, loaded.hyperparameters(name))
             found[name] = network.build(len(training.groups), training.hyperparameters.bn).eval()
-            weights.save(paths.model(name), found[name], training.description)
             leave(training)
+            weights.save(paths.model(name), found[name], training.description)
     return found
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 
 import mlflow
 import pytest
 
+from project import Project
 from test_pipeline import TRAININGS, runs
 
 # One worker runs all that shares the finished project.
@@ -143,3 +146,68 @@ def test_where_mlflow_fails_the_evaluation_beside_it_goes_on(finished):
     done = finished.run("python", "-c", f"import time{code}", PYTHONPATH="src", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.stdout.count("quartet: warning:") == 1
     assert "evaluated" in done.stdout
+
+
+def test_an_old_evaluation_is_not_logged_for_other_weights(finished, tmp_path):
+    """As after a trial that was trained with other settings and not yet evaluated."""
+    uri = f"sqlite:///{tmp_path}/other.db"
+    settings = finished.root / "params.yaml"
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(re.sub(r"(?m)^seed: 0", "seed: 3", re.sub(r"(?m)^epochs: 10", "epochs: 1", text)), encoding="utf-8")
+    try:
+        assert finished.stage("train", "trial", MLFLOW_TRACKING_URI=uri).returncode == 0
+        done = finished.quartet("sync", MLFLOW_TRACKING_URI=uri)
+    finally:
+        finished.run("git", "checkout", "-q", "params.yaml")
+        finished.run("dvc", "checkout", "--force")
+    assert done.returncode == 0, done.stdout
+    found = {run["name"]: run for run in runs(finished, uri=uri)}
+    assert [name for name in TRAININGS if "test_accuracy" not in found[name]["metrics"]] == ["trial"]
+    assert found["trial"]["params"]["seed"] == "3"
+
+
+def test_artifacts_that_are_lost_are_logged_again(finished, tmp_path):
+    uri = f"sqlite:///{tmp_path}/other.db"
+    (tmp_path / "store").mkdir()
+    client = mlflow.MlflowClient(uri)
+    client.create_experiment("mnist-quartet", artifact_location=(tmp_path / "store").as_uri())
+    finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    (before,) = runs(finished, uri=uri)
+    shutil.rmtree(tmp_path / "store")
+    finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    (run,) = runs(finished, uri=uri)
+    assert run["id"] == before["id"]
+    assert sorted(run["artifacts"]) == FILES
+    (logged,) = client.search_logged_models([client.get_experiment_by_name("mnist-quartet").experiment_id])
+    assert client.list_logged_model_artifacts(logged.model_id)
+    finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    (again,) = client.search_logged_models([client.get_experiment_by_name("mnist-quartet").experiment_id])
+    assert again.model_id == logged.model_id
+
+
+def test_a_store_named_in_other_words_keeps_its_addresses(finished, tmp_path):
+    """`MLFLOW_TRACKING_URI=sqlite:///mlflow.db` names the project's own store as well."""
+    root = tmp_path / "project"
+    for name in ("stages", "src"):
+        shutil.copytree(finished.root / name, root / name)
+    shutil.copy(finished.root / "params.yaml", root)
+    copy = Project(root, tmp_path)
+    for variables in ({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}, {}, {}):
+        copy.run("python", "-c", ONE, PYTHONPATH="src", **variables)
+        (run,) = runs(copy)
+        assert sorted(run["artifacts"]) == FILES
+        assert len(run["models"]) == 1
+
+
+def test_two_at_once_make_one_run_with_one_model(finished, tmp_path):
+    """As two queued experiments of equal parameters do."""
+    uri = f"sqlite:///{tmp_path}/other.db"
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("mnist-quartet", artifact_location=(tmp_path / "store").as_uri())
+    both = [finished.start("python", "-W", "ignore", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri) for _ in range(2)]
+    assert [process.communicate()[0] for process in both] == ["", ""]
+    (run,) = client.search_runs([experiment], run_view_type=mlflow.entities.ViewType.ALL)
+    assert run.info.status == "FINISHED"
+    assert len(client.search_logged_models([experiment])) == 1
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(1, 11))
+    assert len(client.get_metric_history(run.info.run_id, "test_accuracy")) == 1

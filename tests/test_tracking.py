@@ -4,8 +4,10 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,6 @@ def own_store(tmp_path_factory):
     root = tmp_path_factory.mktemp("odd % # näme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setenv("DVC_ROOT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         store.initialise()
         yield root
@@ -60,7 +61,7 @@ def steps(run, key: str = "train_loss") -> list[int]:
 
 
 def test_the_store_is_the_roots_own_unless_another_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert store.uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
@@ -127,7 +128,7 @@ def test_a_training_that_never_ran_here_gets_one_run_marked_as_restored(own_stor
 def test_completing_adds_only_what_is_missing_and_drops_a_double(own_store):
     client = store.client()
     first = runs._create(client, describe("double"), None)
-    runs._log_epochs(runs._Session(client, first.info.run_id), HISTORY[:2])
+    runs._log_epochs(runs._Session(client, first.info.run_id, first.info.start_time), HISTORY[:2])
     runs._create(client, describe("double"), None)
     runs.complete(describe("double"), None, HISTORY)
     (run,) = found("double")
@@ -153,7 +154,7 @@ with runs.live(describe(sys.argv[1], sys.argv[2]), None) as log:
 @contextlib.contextmanager
 def trainings(folder, data, *codes):
     """Processes that each log a training, all started at the same moment, and have logged it when the block begins."""
-    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(folder), "PYTHONWARNINGS": "ignore"}
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": "ignore"}
     script = SCRIPT.format(tests=str(ROOT / "tests"))
     processes = [
         subprocess.Popen(
@@ -240,7 +241,7 @@ def test_a_moved_project_is_said_and_mended(own_store, tmp_path, monkeypatch, ca
     there = tmp_path / "there"
     there.mkdir()
     shutil.copy(own_store / "mlflow.db", there)
-    monkeypatch.setenv("DVC_ROOT", str(there))
+    monkeypatch.chdir(there)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert store.attempt(lambda: runs.complete(describe("moved"), None, HISTORY)) is store.FAILED
     assert "the project moved" in capfd.readouterr().err
@@ -248,6 +249,77 @@ def test_a_moved_project_is_said_and_mended(own_store, tmp_path, monkeypatch, ca
     runs.complete(describe("moved"), None, HISTORY)
     (run,) = found("moved")
     assert run.info.artifact_uri.startswith(str(there / "mlruns")) or run.info.artifact_uri.startswith(there.as_uri())
+
+
+def test_the_own_store_may_be_named_in_other_words(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for named in ("mlflow.db", "./mlflow.db", f"{tmp_path}/link/mlflow.db", f"{tmp_path}/x/../mlflow.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{named}")
+        assert store.artifacts() == (tmp_path / "mlruns").as_uri()
+    for named in ("sqlite:///other.db", "sqlite:////mlflow.db", "postgresql:///mlflow.db", "mlflow.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+        assert store.artifacts() is None
+
+
+@pytest.fixture
+def addresses(own_store, tmp_path, monkeypatch):
+    """A store that was moved from `before`: has it mended, and returns the address of a run that had this one."""
+    here = tmp_path / "here"
+    (here / "mlruns").mkdir(parents=True)
+    before = tmp_path / "before/mlruns"
+    shutil.copy(own_store / "mlflow.db", here)
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def mended(address: str, experiment: str = "") -> str:
+        with contextlib.closing(sqlite3.connect("mlflow.db")) as connection, connection:
+            connection.execute("UPDATE experiments SET artifact_location = ?", (experiment or before.as_uri(),))
+            connection.execute("DELETE FROM runs")
+            connection.execute("INSERT INTO runs (run_uuid, artifact_uri) VALUES ('one', ?)", (address,))
+        store.mend_moved()
+        with contextlib.closing(sqlite3.connect("mlflow.db")) as connection:
+            return connection.execute("SELECT artifact_uri FROM runs").fetchone()[0]
+
+    return mended, before, here / "mlruns"
+
+
+def test_an_address_is_changed_if_its_files_are_here(addresses):
+    mended, before, here = addresses
+    (here / "one/artifacts").mkdir(parents=True)
+    moved = (here / "one/artifacts").as_uri()
+    assert mended((before / "one/artifacts").as_uri()) == moved
+    assert mended(str(before / "one/artifacts")) == moved
+    (before / "one/artifacts").mkdir(parents=True)  # a copy uses its own
+    assert mended((before / "one/artifacts").as_uri()) == moved
+
+
+def test_an_address_of_nothing_is_changed(addresses):
+    mended, before, here = addresses
+    assert mended((before / "one/artifacts").as_uri()) == (here / "one/artifacts").as_uri()
+
+
+def test_an_address_stays_if_its_files_are_there_alone(addresses):
+    mended, before, _ = addresses
+    (before / "one/artifacts").mkdir(parents=True)
+    address = (before / "one/artifacts").as_uri()
+    assert mended(address) == address
+
+
+@pytest.mark.parametrize("other", ["-old/one/artifacts", "/../mlruns2/one/artifacts"])
+def test_an_address_beside_the_old_place_stays(addresses, other):
+    mended, before, here = addresses
+    (here / "one/artifacts").mkdir(parents=True)
+    address = f"{before.as_uri()}{other}"
+    assert mended(address) == address
+
+
+@pytest.mark.parametrize("foreign", ["s3://bucket/mlruns/1", "mlflow-artifacts:/1", "file://host/mlruns"])
+def test_a_foreign_address_is_not_taken_for_moved(addresses, foreign):
+    mended, _, _ = addresses
+    assert mended(f"{foreign}/one/artifacts", experiment=foreign) == f"{foreign}/one/artifacts"
+    client = store.client()
+    assert store.experiment_id(client) == client.get_experiment_by_name(store.EXPERIMENT).experiment_id
 
 
 def test_a_run_has_the_colour_of_its_training(own_store):
@@ -264,7 +336,7 @@ class Drawn:
 
     def __init__(self, digest: str, **metrics: float) -> None:
         self.times = 0
-        self.evaluation = runs.Evaluation(metrics, digest, self.draw)
+        self.evaluation = runs.Evaluation(metrics, digest, ("confusion.png", "per_class.csv"), self.draw)
 
     def draw(self) -> dict[str, bytes]:
         self.times += 1
@@ -307,7 +379,7 @@ def test_an_evaluation_that_was_cut_off_is_logged_whole_later(own_store):
     def fail() -> dict[str, bytes]:
         raise OSError("no room for the picture")
 
-    cut = runs.Evaluation({"test_accuracy": 0.5}, "cut", fail)
+    cut = runs.Evaluation({"test_accuracy": 0.5}, "cut", ("confusion.png", "per_class.csv"), fail)
     runs.complete(describe("cut off"), None, HISTORY)
     with pytest.raises(OSError, match="no room"):
         runs.log_evaluation(describe("cut off"), cut)
@@ -328,3 +400,13 @@ def test_what_stops_a_command_waits_until_mlflow_has_finished(own_store):
         store.attempt(interrupted)
     (run,) = found("stopped")
     assert run.info.status == "FINISHED"
+
+
+def test_a_clock_that_is_set_back_makes_no_negative_duration(own_store, monkeypatch):
+    now = time.time
+    with runs.live(describe("clock"), None) as log:
+        log_all(log)
+        monkeypatch.setattr(runs.time, "time", lambda: now() - 3600)
+    (run,) = found("clock")
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time == run.info.start_time

@@ -130,7 +130,6 @@ def template(tmp_path_factory):
     root = tmp_path_factory.mktemp("template")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setenv("DVC_ROOT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         store.initialise()
     forget()
@@ -139,7 +138,6 @@ def template(tmp_path_factory):
 
 def furnish(root: Path, template: Path, monkeypatch) -> Path:
     monkeypatch.chdir(root)
-    monkeypatch.setenv("DVC_ROOT", str(root))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(template, root / "mlflow.db")
     store.mend_moved()
@@ -289,7 +287,6 @@ def test_a_read_only_store_costs_one_warning_and_the_next_run_makes_up_for_it(di
 
 def test_a_store_that_cannot_be_made_costs_one_warning_at_once(disk, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     disk("ro")
     started = time.monotonic()
     train()
@@ -655,7 +652,7 @@ class Stage:
         return {path.name: path.read_bytes() for path in sorted((self.root / paths.TRAIN / "ten").iterdir())}
 
     def assert_up_to_date(self, monkeypatch) -> None:
-        monkeypatch.setenv("DVC_ROOT", str(self.root))
+        monkeypatch.chdir(self.root)
         forget()
         client = store.client()
         (run,) = client.search_runs([store.experiment_id(client)])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from project import ROOT
-from quartet.base import params
+from quartet.base import files, params, paths
 from quartet.base.params import Hyperparameters
 from quartet.evaluation import metrics
 from quartet.evaluation.metrics import Score
@@ -71,5 +71,6 @@ def results(variants: Mapping[str, Hyperparameters], digits: Sequence[int]) -> d
 
 
 def leave(training: TrainingRecord, epochs: Sequence[Epoch] = EPOCHS) -> None:
-    """Write what a training leaves in stages/train/ besides the weights."""
+    """Write what a training leaves in stages/train/, with a name in place of the weights."""
+    files.write_bytes(paths.model(training.name), training.name.encode())
     record.write(training, epochs, [{"trainable": 4000, "non_trainable": 50}, {"trainable": 470, "non_trainable": 6}])

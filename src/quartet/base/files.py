@@ -65,7 +65,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: missing; `dvc repro` makes it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); delete it and run `dvc repro`") from None
 
 
@@ -87,15 +87,16 @@ def write_digests(path: Path, described: Iterable[Path]) -> None:
     write_record(path, {file.as_posix(): sha256(file) for file in described})
 
 
-def check_digests(path: Path, stage: str) -> None:
+def check_digests(path: Path, described: Iterable[Path], stage: str) -> None:
     """Compare files with the record that `write_digests` made of them; InputError for one that is missing or damaged."""
-    for name, digest in read_record(path, stage).items():
+    digests = read_record(path, stage)
+    for file in described:
         try:
-            found = sha256(Path(name))
+            found = sha256(file)
         except FileNotFoundError:
-            raise InputError(f"{name}: missing; `dvc repro` makes it") from None
-        if found != digest:
-            raise InputError(f"{name}: its SHA-256 is not the one in {path}: damaged; {remake(stage)}")
+            raise InputError(f"{file}: missing; `dvc repro` makes it") from None
+        if found != digests.get(file.as_posix()):
+            raise InputError(f"{file}: its SHA-256 is not the one in {path}: damaged; {remake(stage)}")
 
 
 def content_digest(content: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ HISTORY = EVALUATE / "history.csv"
 PREDICTIONS = EVALUATE / "predictions.csv"
 DIGESTS = EVALUATE / "sha256.json"
 PLOT = Path("stages/plot")
+CHECKPOINTS = Path(".checkpoints")
 FIGURES = PLOT / "figures"
 RESULTS = PLOT / "results.md"
 
@@ -56,6 +57,9 @@ def stage(training: str) -> str:
 def project_root() -> Path:
     """The user's own checkout, absolute.
 
-    DVC runs queued and `--temp` experiments in a throw-away copy; there, as everywhere, DVC_ROOT names the real one.
+    DVC runs queued and `--temp` experiments in a throw-away copy below .dvc/tmp/exps of the checkout that DVC_ROOT names.
+    Elsewhere it is the working directory: if a stage of another project called this one, DVC_ROOT names that project.
     """
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+    here, named = Path.cwd().resolve(), os.environ.get("DVC_ROOT")
+    root = Path(named).resolve() if named else here
+    return root if here.is_relative_to(root / ".dvc/tmp/exps") else here

@@ -18,6 +18,7 @@ from quartet.tracking import runs, store
 from quartet.training import record
 
 WHEN_TOLD = "--when-told"
+ARTIFACTS = ("confusion.png", "loss.png", "per_class.csv", "summary.json")
 EVALUATED = "="  # not a name: evaluate's files are written
 
 
@@ -38,16 +39,18 @@ def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
 
     def draw() -> dict[str, bytes]:
         names, matrices = splits.class_names(training.groups), {"": metrics["confusion"]}
-        return {
-            "confusion.png": figures.confusions(f"Confusion on the test set: {name}", title, names, matrices),
-            "loss.png": figures.losses(f"Loss: {name}", title, {name: record.read_history(name)}),
-            "per_class.csv": files.csv_bytes(metrics["classes"]),
-            paths.summary(name).name: paths.summary(name).read_bytes(),
-        }
+        drawn = (
+            figures.confusions(f"Confusion on the test set: {name}", title, names, matrices),
+            figures.losses(f"Loss: {name}", title, {name: record.read_history(name)}),
+            files.csv_bytes(metrics["classes"]),
+            paths.summary(name).read_bytes(),
+        )
+        return dict(zip(ARTIFACTS, drawn, strict=True))
 
     evaluation = runs.Evaluation(
         metrics={f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)},
         digest=files.content_digest({**metrics, "drawn by": files.sha256(Path(figures.__file__))}),
+        names=ARTIFACTS,
         draw=draw,
     )
     return _works(partial(runs.log_evaluation, training, evaluation))
@@ -68,7 +71,8 @@ def bring_up_to_date(names: Iterable[str]) -> bool:
     if not (repair() and all(map(complete, trained))):
         return False
     metrics = predictions.read_metrics() if paths.METRICS.exists() else {}
-    return all(log_evaluation(name, metrics[name]) for name in trained if name in metrics)
+    evaluated = [name for name in trained if name in metrics and predictions.is_evaluated(name)]
+    return all(log_evaluation(name, metrics[name]) for name in evaluated)
 
 
 @contextmanager

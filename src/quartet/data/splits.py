@@ -103,6 +103,16 @@ def load_manifest() -> dict[str, Any]:
     return files.read_record(paths.MANIFEST, "preprocess")
 
 
+def checked(split: Split) -> Split:
+    """The split itself; ValueError if its arrays are not what `Split` says, or a label is not a digit."""
+    images, labels = split.images, split.labels
+    if not (images.dtype == labels.dtype == np.uint8 and images.shape == (len(images), 28, 28) and len(images)):
+        raise ValueError("not uint8 images of 28x28")
+    if labels.shape != (len(images),) or labels.max() > 9:
+        raise ValueError("not a digit for each image")
+    return split
+
+
 def load_split(name: str) -> Split:
     """Read a split and compare it with the manifest: DVC checks out a damaged cache object without a word."""
     path = paths.split(name)
@@ -112,7 +122,7 @@ def load_split(name: str) -> Split:
         if found != load_manifest()["splits"][name]["sha256"]:
             raise InputError(f"{path}: its SHA-256 is not the one in {paths.MANIFEST}: damaged; {advice}")
         arrays = load(path.read_bytes())
-        return Split(arrays["images"], arrays["labels"])
+        return checked(Split(arrays["images"], arrays["labels"]))
     except FileNotFoundError:
         raise InputError(f"{path}: missing; `dvc repro` makes it") from None
     except (KeyError, TypeError, ValueError, SafetensorError):

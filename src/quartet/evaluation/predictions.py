@@ -42,13 +42,16 @@ class Result(NamedTuple):
 
 
 def write(scores: Mapping[str, Score], digits: NDArray[np.uint8]) -> None:
-    """Write the scores of all trainings on images of these digits, their histories, and the SHA-256 of each file."""
+    """Write the scores of all trainings on images of these digits, their histories, and the SHA-256 of each file.
+
+    The SHA-256 of the weights is written with them: it tells later which weights the scores are of.
+    """
     files.remove_parts(*WRITTEN, paths.DIGESTS)
     files.write_json(paths.METRICS, {name: score.metrics for name, score in scores.items()}, sort_keys=False)
     epochs = ({"training": name, **epoch._asdict()} for name in scores for epoch in record.read_history(name))
     files.write_csv(paths.HISTORY, epochs)
     files.write_csv(paths.PREDICTIONS, (row for name, score in scores.items() for row in _rows(name, score, digits)))
-    files.write_digests(paths.DIGESTS, WRITTEN)
+    files.write_digests(paths.DIGESTS, [*WRITTEN, *map(paths.model, scores)])
 
 
 def _rows(name: str, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[str, Any]]:
@@ -68,8 +71,17 @@ def _rows(name: str, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[s
 
 def read_metrics() -> dict[str, Any]:
     """Read metrics.json, by training; InputError if any file of evaluate is missing or damaged."""
-    files.check_digests(paths.DIGESTS, "evaluate")
-    return dict(files.read_json(paths.METRICS))
+    files.check_digests(paths.DIGESTS, WRITTEN, "evaluate")
+    metrics = files.read_json(paths.METRICS)
+    if not (isinstance(metrics, dict) and all(isinstance(part, dict) for part in metrics.values())):
+        raise InputError(f"{paths.METRICS}: expected the metrics of each training; {files.remake('evaluate')}")
+    return metrics
+
+
+def is_evaluated(name: str) -> bool:
+    """Whether evaluate's scores of a training are those of the weights that it has now."""
+    digests = files.read_record(paths.DIGESTS, "evaluate")
+    return bool(files.sha256(paths.model(name)) == digests.get(paths.model(name).as_posix()))
 
 
 def read(names: Sequence[str]) -> dict[str, Result]:

@@ -41,6 +41,9 @@ def load(path: Path, description: Mapping[str, Any]) -> nn.Sequential:
             names = f"'{description['variant']}'", f"'{found['variant']}'"
             which = f"those of {names[1]}" if names[0] != names[1] else "those of other settings or data"
             raise InputError(f"{path}: expected the weights of {names[0]}, found {which}; {advice}")
+        unfinished = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if unfinished:
+            raise InputError(f"{path}: {unfinished[0]} holds a value that is not finite; {advice}")
         network = build(len(found["groups"]), found["hyperparameters"]["bn"])
         network.load_state_dict(tensors)
     except FileNotFoundError:

@@ -15,14 +15,19 @@ SIDE = 28  # pixels
 
 
 def has_model(client: MlflowClient, run: Run) -> bool:
-    """Whether a whole model was logged to the run; deletes what a kill or a failure left of one."""
+    """Whether a whole model was logged to the run; deletes what a kill, a failure or a loss of its files left of one."""
     from mlflow.entities import LoggedModelStatus
 
     logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    whole = [
+        model
+        for model in logged
+        if model.status == LoggedModelStatus.READY and client.list_logged_model_artifacts(model.model_id)
+    ]
     for model in logged:
-        if model.status != LoggedModelStatus.READY:
+        if model not in whole:
             client.delete_logged_model(model.model_id)
-    return any(model.status == LoggedModelStatus.READY for model in logged)
+    return bool(whole)
 
 
 def log_model(run: Run, network: nn.Sequential) -> None:

@@ -36,18 +36,20 @@ PROCESS = "process"  # the tag that names the process of a run, as `host pid sta
 class _Session(NamedTuple):
     client: MlflowClient
     run_id: str
-    ended: int | None = None  # when the run was finished before, in ms since 1970
+    started: int  # in ms since 1970
+    ended: int | None = None  # when the run was finished before
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What evaluate found out about a trained model, for the model's run.
 
-    `digest` identifies all of it. `draw` returns the files to log, by their names; it is called only if the run lacks them.
+    `digest` identifies all of it. `draw` returns the files of these names to log; it is called only if the run lacks them.
     """
 
     metrics: Mapping[str, float]
     digest: str
+    names: Sequence[str]
     draw: Callable[[], Mapping[str, bytes]]
 
 
@@ -57,7 +59,7 @@ def close_interrupted() -> None:
     for run in client.search_runs([store.experiment_id(client)], "attributes.status = 'RUNNING'"):
         host, _, identity = run.data.tags.get(PROCESS, "").partition(" ")
         if host == platform.node() and not _alive(identity):
-            client.set_terminated(run.info.run_id, "KILLED")
+            client.set_terminated(run.info.run_id, "KILLED", _now(run.info.start_time))
             print(f"sync: run {run.info.run_name} ({run.info.run_id[:8]}) was interrupted: closed as KILLED")
 
 
@@ -103,18 +105,19 @@ def complete(
     for double in doubles:  # two trainings of the same at the same time
         client.delete_run(double.info.run_id)
     _describe(client, run, record)
-    _log_epochs(_Session(client, run.info.run_id), history)
+    _log_epochs(_Session(client, run.info.run_id, run.info.start_time), history)
     if network is not None and not models.has_model(client, run):
         models.log_model(run, network)
     if run.info.status != "FINISHED":
-        client.set_terminated(run.info.run_id, "FINISHED")
+        client.set_terminated(run.info.run_id, "FINISHED", _now(run.info.start_time))
 
 
 def log_evaluation(record: TrainingRecord, evaluation: Evaluation) -> None:
     """Log the metrics and the files of an evaluation to the run of a training that is complete, unless it has them."""
     client = store.client()
     run = _find(client, record.fingerprint)[0]
-    if run.data.tags.get("evaluation") == evaluation.digest:
+    there = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    if run.data.tags.get("evaluation") == evaluation.digest and there.issuperset(evaluation.names):
         return
     for key, value in evaluation.metrics.items():
         if run.data.metrics.get(key) != value:
@@ -171,7 +174,9 @@ def _open(client: MlflowClient, record: TrainingRecord, colour: str | None) -> _
     found = _find(client, record.fingerprint)
     own = {PROCESS: f"{platform.node()} {_identity()}"}
     run = found[0] if found else _create(client, record, colour, **own)
-    session = _Session(client, run.info.run_id, run.info.end_time if run.info.status == "FINISHED" else None)
+    session = _Session(
+        client, run.info.run_id, run.info.start_time, run.info.end_time if run.info.status == "FINISHED" else None
+    )
     for key, value in {**_tags(record, colour), **own}.items():
         if run.data.tags.get(key) != value:
             client.set_tag(run.info.run_id, key, value)
@@ -199,7 +204,13 @@ def _close(session: _Session, missed: Sequence[Epoch], status: str) -> None:
     if missed:
         _log_epochs(session, missed)
     # Trained again, it is the run that it was, and took the time that it took.
-    session.client.set_terminated(session.run_id, status, session.ended if status == "FINISHED" else None)
+    ended = session.ended if status == "FINISHED" else None
+    session.client.set_terminated(session.run_id, status, ended or _now(session.started))
+
+
+def _now(started: int) -> int:
+    """The time in ms since 1970, but not before a run started: a clock may be set back meanwhile."""
+    return max(int(time.time() * 1000), started)
 
 
 def _log_epochs(session: _Session, epochs: Sequence[Epoch]) -> None:

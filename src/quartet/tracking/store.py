@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from filelock import FileLock, Timeout
 
 from quartet.base import errors, paths, process
 
@@ -56,7 +60,9 @@ def artifacts() -> str | None:
 
     MLflow sets that variable itself, to the store in use.
     """
-    return (paths.project_root() / "mlruns").as_uri() if uri() == _own_uri() else None
+    file = uri().removeprefix("sqlite:///")
+    own = uri() == _own_uri() or (file != uri() and Path(file).resolve() == _database())
+    return (paths.project_root() / "mlruns").as_uri() if own else None
 
 
 def initialise() -> None:
@@ -68,7 +74,8 @@ def initialise() -> None:
 def mend_moved() -> None:
     """Point the project's own store at this project's mlruns/ if it has been moved.
 
-    MLflow keeps absolute addresses of artifacts and has no command to change them.
+    MLflow keeps absolute addresses of artifacts and has no command to change them. An address is changed unless what it
+    names is still there and not here.
     """
     here, database = artifacts(), _database()
     if here is None or not database.exists():
@@ -77,17 +84,35 @@ def mend_moved() -> None:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
             return  # an empty file, which MLflow has yet to fill
         found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
-        if found and found[0] != here:
-            for table, column in (
-                ("experiments", "artifact_location"),
-                ("runs", "artifact_uri"),
-                ("logged_models", "artifact_location"),
-            ):
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608 -- ours
-                    (here, len(found[0]) + 1, len(found[0]), found[0]),
-                )
-            print(f"sync: the project moved from {found[0]}: MLflow now finds its artifacts in {here}")
+        before = _folder(found[0]) if found else None
+        if before is None or found[0] == here:
+            return
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+        ):
+            for row, address in connection.execute(f"SELECT rowid, {column} FROM {table}").fetchall():  # noqa: S608 -- ours
+                if moved := _moved(address, before):
+                    connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (moved, row))  # noqa: S608 -- ours
+        print(f"sync: the project moved from {found[0]}: MLflow now finds its artifacts in {here}")
+
+
+def _folder(address: str) -> Path | None:
+    """The folder that an address of artifacts names, a path or a `file:` URI; None if it is of another kind."""
+    parts = urlsplit(address)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(os.path.normpath(url2pathname(parts.path)))
+    return Path(os.path.normpath(address)) if Path(address).is_absolute() else None
+
+
+def _moved(address: str, before: Path) -> str | None:
+    """The address in this project of what was below the folder `before`; None if it is to stay as it is."""
+    old = _folder(address)
+    if old is None or not old.is_relative_to(before):
+        return None
+    new = paths.project_root() / "mlruns" / old.relative_to(before)
+    return new.as_uri() if new.exists() or not old.exists() else None
 
 
 def import_ahead() -> None:
@@ -100,7 +125,7 @@ def import_ahead() -> None:
 def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
     """The action's value, or FAILED after one warning if it fails: tracking never costs a result."""
     try:
-        with process.held():
+        with process.held(), _alone():
             _check_database()
             return action()
     except Exception as error:  # noqa: BLE001 -- whatever the store raises, the training goes on
@@ -110,6 +135,23 @@ def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
                 " `make sync` brings it up to date"
             )
         return FAILED
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other processes of this project out, so that to look for a run and to make it are one step.
+
+    One that is inside for more than PATIENCE seconds, as with a server that does not answer, is not waited for any longer.
+    """
+    folder = paths.project_root() / paths.CHECKPOINTS
+    lock = FileLock(folder / "mlflow.lock")
+    with contextlib.suppress(Timeout, OSError):  # a folder that cannot be written to has no lock
+        folder.mkdir(exist_ok=True)
+        lock.acquire(timeout=PATIENCE, poll_interval=0.01)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _explain(error: Exception) -> str:
@@ -177,6 +219,6 @@ def experiment_id(client: MlflowClient) -> str:
                 raise
     if experiment.lifecycle_stage == "deleted":  # on MLflow's pages, which cannot bring it back
         client.restore_experiment(experiment.experiment_id)
-    if artifacts() not in (None, experiment.artifact_location):
+    if artifacts() not in (None, experiment.artifact_location) and _folder(experiment.artifact_location):
         raise FileNotFoundError(f"the project moved: its artifacts are looked for in {experiment.artifact_location}")
     return str(experiment.experiment_id)

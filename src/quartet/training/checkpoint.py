@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from quartet.base import errors, files
+from quartet.base import errors, files, paths
 from quartet.training.record import TrainingRecord
-
-FOLDER = Path(".checkpoints")
 
 
 class CheckpointFile:
@@ -27,10 +24,10 @@ class CheckpointFile:
 
     def __init__(self, record: TrainingRecord) -> None:
         self.name, self.fingerprint = record.name, record.fingerprint
-        self.path, self.lock = FOLDER / f"{self.name}.pt", FileLock(FOLDER / f"{self.name}.lock")
+        self.path, self.lock = paths.CHECKPOINTS / f"{self.name}.pt", FileLock(paths.CHECKPOINTS / f"{self.name}.lock")
 
     def __enter__(self) -> CheckpointFile:
-        FOLDER.mkdir(exist_ok=True)
+        paths.CHECKPOINTS.mkdir(exist_ok=True)
         try:
             self.lock.acquire(timeout=0)
         except Timeout:

@@ -119,14 +119,17 @@ def read(name: str) -> TrainingRecord:
     summary = read_summary(name)
     if any(summary.get(key) != value for key, value in provenance.items() if key != "code"):
         raise InputError(f"{path}: not of the training that {paths.summary(name)} describes; {files.remake(stage)}")
-    return TrainingRecord(
-        name=provenance["variant"],
-        hyperparameters=Hyperparameters(**provenance["hyperparameters"]),
-        groups=tuple(tuple(group) for group in provenance["groups"]),
-        data=provenance["data"],
-        splits=provenance["splits"],
-        code=provenance["code"],
-    )
+    try:
+        return TrainingRecord(
+            name=provenance["variant"],
+            hyperparameters=Hyperparameters(**provenance["hyperparameters"]),
+            groups=tuple(tuple(group) for group in provenance["groups"]),
+            data=provenance["data"],
+            splits=provenance["splits"],
+            code=provenance["code"],
+        )
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not what this version of the project writes; {files.remake(stage)}") from None
 
 
 def read_summary(name: str) -> dict[str, Any]:
