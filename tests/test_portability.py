@@ -118,3 +118,23 @@ def test_a_run_that_fails_is_told_with_its_last_words(tmp_path, monkeypatch):
     # The other run would take for ever: it is ended.
     with pytest.raises(WorkError, match=problem), portability.ShortRuns() as runs:
         runs.all({"endless": [str(endless)], "bad": [str(emulator), "-cpu", "Known"]}, tmp_path / "run")
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_a_run_that_crashes_is_done_once_more(tmp_path, monkeypatch, capfd, crashes):
+    monkeypatch.chdir(ROOT)
+    emulator, count = tmp_path / "emulator", tmp_path / "count"
+    emulator.write_text(
+        f"#!/bin/sh\necho x >> {count}\n[ $(wc -l < {count}) -gt {crashes} ] || kill -SEGV $$\nmkdir -p stages/plot\n"
+        "echo done > stages/plot/results.md\n"
+    )
+    emulator.chmod(0o755)
+    with portability.ShortRuns() as runs:
+        if crashes == 1:
+            found = runs.all({"it": [str(emulator)]}, tmp_path / "run")["it"]
+            assert "stages/plot/results.md" in found
+        else:
+            with pytest.raises(WorkError, match=f"{emulator}: status -11"):
+                runs.all({"it": [str(emulator)]}, tmp_path / "run")
+    assert count.read_text().count("x") == 2
+    assert capfd.readouterr().err == f"quartet: warning: {emulator}: crashed; it is run once more\n"

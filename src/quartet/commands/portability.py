@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from quartet.base import files, numerics, params, paths, process
+from quartet.base import errors, files, numerics, params, paths, process
 from quartet.base.errors import InputError, WorkError
 from quartet.commands import outputs
 from quartet.data import idx, sample, splits
@@ -59,9 +60,9 @@ def run(trainings: Sequence[str], *, draw: bool) -> None:
     from quartet.training import determinism, loop, record
 
     settings = params.load()
-    pool, test = (splits.Split(*pair) for pair in idx.read_sets(paths.RAW))
-    splits.save_all(splits.divide(pool, test, settings.data.validation_fraction, settings.data.seed), idx.check())
-    scores = {}
+    pool, held_out = (splits.Split(*pair) for pair in idx.read_sets(paths.RAW))
+    splits.save_all(splits.divide(pool, held_out, settings.data.validation_fraction, settings.data.seed), idx.check())
+    test, scores = splits.load_split("test"), {}
     for name in trainings:
         training = record.describe(name, settings, splits.load_manifest())
         examples = (loop.load_examples(split, training.groups) for split in ("train", "validation"))
@@ -107,10 +108,23 @@ class ShortRuns:
         return {name: future.result() for name, future in zip(commands, self.futures, strict=True)}
 
     def hashes(self, command: Sequence[str], folder: Path) -> dict[str, str]:
-        """Return the SHA-256 of each output of a short run by Python, called as `command` says; WorkError if it fails."""
+        """Return the SHA-256 of each output of a short run by Python, called as `command` says; WorkError if it fails.
+
+        A run that crashes is done once more: qemu-user does so now and then.
+        """
         prepare({}, folder)
         prepare({"augment": True}, folder / AUGMENTED)
-        process = subprocess.Popen(
+        status, said = self.call(command, folder)
+        if status == -signal.SIGSEGV:
+            errors.warn(f"{' '.join(command)}: crashed; it is run once more")
+            status, said = self.call(command, folder)
+        if status:
+            raise WorkError(f"{' '.join(command)}: status {status}: {' '.join(said[-2:])}")
+        return outputs.hashes(folder, [*outputs.FOLDERS, *(AUGMENTED / place for place in outputs.FOLDERS)])
+
+    def call(self, command: Sequence[str], folder: Path) -> tuple[int, list[str]]:
+        """Do a short run in a folder; return its exit status and the lines of its standard error."""
+        started = subprocess.Popen(
             [*command, "-m", "quartet.commands.portability", RUN],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "QUARTET_PROGRESS": "lines"},
@@ -119,11 +133,9 @@ class ShortRuns:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.processes.append(process)
-        said = [line for line in process.communicate()[1].splitlines() if "TCG doesn't support" not in line]
-        if process.returncode:
-            raise WorkError(f"{' '.join(command)}: status {process.returncode}: {' '.join(said[-2:])}")
-        return outputs.hashes(folder, [*outputs.FOLDERS, *(AUGMENTED / place for place in outputs.FOLDERS)])
+        self.processes.append(started)
+        said = [line for line in started.communicate()[1].splitlines() if "TCG doesn't support" not in line]
+        return started.returncode, said
 
 
 def commands(wanted: Sequence[str]) -> dict[str, list[str]]:
