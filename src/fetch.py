@@ -1,4 +1,4 @@
-"""Stage fetch: MNIST's four IDX files, each verified, or the embedded sample; data/raw/ and a record of which."""
+"""Stage fetch: MNIST's four IDX files, each verified, or the embedded sample; writes data/raw/ and which data it is."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from quartet.base import process
 from quartet.base.errors import InputError
 
 COMMANDS = {
-    "prepare": "check params.yaml, and make MLflow's store if there is none",
+    "prepare": "check params.yaml, and make MLflow's store if it is missing",
     "repro": "dvc repro, with the stages that do not need each other side by side",
     "sync": "make MLflow agree with the models that DVC has",
     "publish": "write the results on MNIST into docs/ and README.md",
@@ -28,7 +28,7 @@ def usage() -> str:
 
 
 def dispatch() -> None:
-    """Run the command that the command line names; InputError if there is none of that name."""
+    """Run the command that the command line names; InputError if that is not one of COMMANDS."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(usage())

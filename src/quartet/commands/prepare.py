@@ -9,7 +9,7 @@ from quartet.tracking import store
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Check params.yaml; make MLflow's store if there is none, which trainings side by side would all try to do."""
+    """Check params.yaml, and make MLflow's store if it is missing, before trainings side by side would all try to."""
     process.Parser(prog="quartet prepare", description=main.__doc__).parse_args(arguments)
     params.load()
     store.initialise()

@@ -35,7 +35,8 @@ def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
     """Complete the run of a training with what evaluate found, its part of metrics.json; False as `complete`."""
     from quartet.reporting import figures
 
-    training, title = record.read(name), splits.TITLES[record.read(name).data]
+    training = record.read(name)
+    title = splits.TITLES[training.data]
 
     def draw() -> dict[str, bytes]:
         names, matrices = splits.class_names(training.groups), {"": metrics["confusion"]}

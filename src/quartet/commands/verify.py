@@ -85,21 +85,20 @@ def call(*command: str, folder: Path, variables: Mapping[str, str]) -> None:
         raise WorkError(f"`{' '.join(command)}` failed, see above")
 
 
-def run_in(clone: Path, surroundings: Mapping[str, str]) -> None:
+def run_in(clone: Path, variables: Mapping[str, str]) -> None:
     """Run the committed pipeline in a new clone with this project's packages, without any cache of DVC's or MLflow's.
 
     Raises WorkError if a step fails.
     """
     here = Path.cwd()
-    variables = dict(surroundings)
     call("git", "clone", "--quiet", str(here), str(clone), folder=here, variables=variables)
     (clone / ".venv").symlink_to(here / ".venv")
     # A cache that the user shares between projects would bring results back instead of making them.
     call("dvc", "config", "--local", "cache.dir", "cache", folder=clone, variables=variables)
     call(sys.executable, "src/fetch.py", folder=clone, variables=variables)
     require_mnist(clone)
-    variables.pop("QUARTET_MNIST", None)  # the files are there
-    call("make", "-o", ".venv/ready", "all", folder=clone, variables=variables)
+    fetched = {name: value for name, value in variables.items() if name != "QUARTET_MNIST"}  # the files are there
+    call("make", "-o", ".venv/ready", "all", folder=clone, variables=fetched)
 
 
 def verify_committed() -> bool:

@@ -48,7 +48,7 @@ def variants(results: Mapping[str, Result]) -> dict[str, Hyperparameters]:
 
 
 def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
-    """Each number of the variants, the report's, and the difference; a dash if there is none or it does not compare."""
+    """Each number of the variants, the report's, and the difference; a dash if the report has none or is of other data."""
     rows = []
     for name in variants(results):
         result, theirs = results[name], REPORT.get(name, UNREPORTED)
