@@ -19,6 +19,7 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock # a dvc killed while writing it leaves it empty, and the next refuses it
 	@$(if $(QUARTET_MNIST),dvc repro --single-item --force fetch)
 	@python -m quartet repro --jobs $(CORES)
+	@python -m quartet audit
 	@echo; cat stages/plot/results.md
 	@echo 'Next: make ui               compare the runs in MLflow, at $(PAGE)'
 	@echo '      . .venv/bin/activate  then: dvc exp run -S bn=true; dvc metrics show; dvc plots show'

@@ -419,7 +419,7 @@ def mlflow_seconds() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        make = "from quartet.tracking import store; store.initialise()"
+        make = "from quartet.tracking import attempts; attempts.initialise()"
         subprocess.run([sys.executable, "-c", make], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=True)
         settings = params.load(ROOT / paths.PARAMS)
         recipe = settings.report
@@ -431,7 +431,7 @@ def mlflow_seconds() -> tuple[float, float]:
             start = time.perf_counter()
             with runs.live(training, None) as log:
                 for epoch in history:
-                    log(history[: epoch.epoch])
+                    log(runs.Outcome(history[: epoch.epoch]))
             seconds.append(time.perf_counter() - start)
         os.chdir(ROOT)
     return seconds[0], seconds[1]

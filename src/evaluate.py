@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quartet.base import errors, numerics, params, paths, process
+from quartet.base import errors, numerics, params, paths, process, stage
 from quartet.commands import sync
 from quartet.data import splits
 from quartet.evaluation import predictions
@@ -13,7 +13,8 @@ def main() -> None:
     """Evaluate all trainings of params.yaml, and write stages/evaluate/."""
     if departure := numerics.departure():
         errors.warn(f"{departure}: the results are as good as the published ones, but not the same to the byte")
-    names = params.load().trainings
+    settings = params.load()
+    names = settings.trainings
     test, title = splits.load_split("test"), splits.TITLES[splits.load_manifest()["data"]]
     with sync.beside() as tell:
         # Seconds of imports, while the process beside takes its own.
@@ -23,6 +24,7 @@ def main() -> None:
         from quartet.model import inference, weights
         from quartet.training import determinism
 
+        tracked = stage.note("evaluate", settings)
         determinism.keep_freed_memory()
         images, scores = torch.from_numpy(test.images), {}
         with determinism.deterministic():
@@ -33,6 +35,7 @@ def main() -> None:
                 accuracy, loss = (scores[name].metrics[key] for key in ("accuracy", "loss"))
                 print(f"evaluate: {name:<8} test accuracy {accuracy:.2%}  loss {loss:.4f}  ({title})", flush=True)
                 tell(name)
+        stage.check(tracked)
         predictions.write(scores, test.labels)
         tell(sync.EVALUATED)
 

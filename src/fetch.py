@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from quartet.base import files, params, paths, process
+from quartet.base import files, params, paths, process, stage
 from quartet.base.errors import InputError, WorkError
 from quartet.data import idx, sources
 
@@ -18,7 +18,8 @@ SAMPLE_NOTICE = f"""\
 
 def main() -> None:
     """Fetch what `data.source` and QUARTET_MNIST ask for."""
-    wanted = params.load().data.source
+    settings = params.load()
+    wanted, tracked = settings.data.source, stage.note("fetch", settings)
     named = os.environ.get(sources.VARIABLE)
     if wanted == "sample" and named:
         raise InputError(f"data.source is sample, yet {sources.VARIABLE} names MNIST ({named}): change one of them")
@@ -34,6 +35,7 @@ def main() -> None:
                 raise
     if source == "sample":
         sources.take_sample()
+    stage.check(tracked, "fetching")  # without the record the files, each right in itself, count as not fetched
     idx.record(source)
     print(SAMPLE_NOTICE if source == "sample" else f"fetch: MNIST in {paths.RAW}/, verified", flush=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quartet.base import files, params, paths, process
+from quartet.base import files, params, paths, process, stage
 from quartet.data import splits
 from quartet.evaluation import predictions
 from quartet.reporting import figures, tables
@@ -11,12 +11,15 @@ from quartet.reporting import figures, tables
 def main() -> None:
     """Write stages/plot/."""
     settings = params.load()
+    tracked = stage.note("plot", settings)
     results = predictions.read(settings.trainings)
     source = results[params.TRIAL].record.data
     title = splits.TITLES[source]
-    for name, picture in figures.draw_all(results, title).items():
-        files.write_bytes(paths.FIGURES / name, picture)
+    pictures = figures.draw_all(results, title)
     page = tables.page(results, title, settings.groups, comparable=source == "mnist")
+    stage.check(tracked)
+    for name, picture in pictures.items():
+        files.write_bytes(paths.FIGURES / name, picture)
     files.write_bytes(paths.RESULTS, page.encode())
     print(f"plot: {paths.RESULTS}, and the figures in {paths.FIGURES}/ ({title})")
 

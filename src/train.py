@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from quartet.base import params, paths, process
+from quartet.base import files, params, paths, process, stage
 from quartet.base.errors import InputError
 from quartet.data import splits
 from quartet.model import network, weights
@@ -30,21 +30,23 @@ def main() -> None:
             f"{paths.PARAMS}: {settings.key(name, 'batch_size')}: expected at most the {len(train.images)} training images,"
             f" found {hyperparameters.batch_size}"
         )
+    tracked = stage.note(paths.stage(name), settings)
     progress = Progress(name, hyperparameters.epochs, math.ceil(len(train.images) / hyperparameters.batch_size))
     with CheckpointFile(training) as checkpoint, runs.live(training, settings.colour(name)) as log:
         record.remove_parts(name)
 
         def on_epoch(epochs: Sequence[record.Epoch]) -> None:
             progress.epoch(epochs[-1])
-            log(epochs)
+            log(runs.Outcome(epochs))
 
         trained, epochs = loop.fit(
             hyperparameters, train, validation, on_step=progress.step, on_epoch=on_epoch, checkpoint=checkpoint
         )
         progress.close()
-        log(epochs)  # if a training was stopped after its last epoch, none was trained here
+        stage.check(tracked, "training")  # else the checkpoint keeps what was trained
         weights.save(paths.model(name), trained, training.description)
-        record.write(training, epochs, network.layer_table(trained))
+        record.write(training, epochs, network.layer_table(trained), tracked)
+        log(runs.Outcome(epochs, files.sha256(paths.model(name))))
 
 
 if __name__ == "__main__":

@@ -203,6 +203,12 @@ def test_sha256_agrees_with_a_published_value(tmp_path):
     assert files.sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+def test_md5_is_dvcs_name_of_a_file(tmp_path):
+    # RFC 1321, appendix A.5.
+    (tmp_path / "file").write_bytes(b"abc")
+    assert files.md5(tmp_path / "file") == "900150983cd24fb0d6963f7d28e17f72"
+
+
 def test_json_is_what_any_reader_reads(tmp_path):
     files.write_json(tmp_path / "file", {"a": [True, None, "ü"]})
     assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == {"a": [True, None, "ü"]}

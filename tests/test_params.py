@@ -6,6 +6,8 @@ import re
 
 import pytest
 import yaml
+from dvc.dependency.param import read_param_file
+from dvc.fs import LocalFileSystem
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
@@ -370,6 +372,18 @@ def test_the_trial_has_the_top_level_values(workspace):
     path.write_text(text, encoding="utf-8")
     expected = {"classes": 10, "bn": True, "epochs": 10, "batch_size": 64, "lr": 0.02, "schedule": "onecycle"}
     assert params.load().hyperparameters("trial").model_dump() == {**expected, "augment": False, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    "key", ["lr", "groups", "report", "report.bn", "data.seed", "variants.ten", "variants.four.classes"]
+)
+def test_the_value_of_a_key_is_what_dvc_reads(workspace, key):
+    assert params.load().value(key) == read_param_file(LocalFileSystem(), "params.yaml", [key], flatten=True)[key]
+
+
+@pytest.mark.parametrize("key", ["no", "lr.no", "variants.no", "variants.ten.bn"])
+def test_a_key_that_the_file_lacks_has_no_value(workspace, key):
+    assert params.load().value(key) is None
 
 
 def test_parameters_cannot_be_changed(workspace):

@@ -5,7 +5,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -24,7 +23,7 @@ process.run(main)
 """
 HELD = """
 def main():
-    with process.held():
+    with process.held("the rest"):
         print("ready", flush=True)
         time.sleep(0.5)
         print("done", flush=True)
@@ -102,12 +101,15 @@ def test_a_mistake_in_the_program_keeps_its_traceback():
         (signal.SIGHUP, 129, "stopped by SIGHUP"),
     ],
 )
-@pytest.mark.parametrize(("code", "said"), [(WAIT, "cleaned up\n"), (HELD, "done\n")], ids=["cleaning up", "held"])
-def test_a_stopped_command_first_does_what_it_must(code, said, number, status, line):
+@pytest.mark.parametrize(
+    ("code", "said", "waits"), [(WAIT, "cleaned up\n", False), (HELD, "done\n", True)], ids=["cleaning up", "held"]
+)
+def test_a_stopped_command_first_does_what_it_must(code, said, waits, number, status, line):
     process = start(code)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert process.communicate(timeout=60) == (said, f"quartet: {line}\n")
+    waiting = f"quartet: {line.removeprefix('stopped by ')}: waiting for the rest\n" if waits else ""
+    assert process.communicate(timeout=60) == (said, f"{waiting}quartet: {line}\n")
     assert process.returncode == status
 
 
@@ -167,18 +169,32 @@ def test_being_terminated_is_no_exception_that_a_broad_clause_catches():
     assert not issubclass(Terminated, Exception)
 
 
-def test_a_second_signal_is_let_through():
+@pytest.mark.parametrize(
+    ("first", "named"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
+)
+def test_a_first_signal_is_answered_and_a_second_let_through(first, named):
     process = start(HELD.replace("0.5", "60"))
     assert process.stdout.readline() == "ready\n"
-    for number in (signal.SIGINT, signal.SIGTERM):
-        process.send_signal(number)
-        time.sleep(0.5)
-    assert process.communicate(timeout=30)[0] == ""
-    assert process.returncode in (130, 143)
+    process.send_signal(first)
+    assert process.stderr.readline() == f"quartet: {named}: waiting for the rest\n"  # while it still waits
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=30)
+    assert out == ""
+    assert error.startswith("quartet: stopped by ")
+    assert error.count("\n") == 1
+    assert process.returncode in (129, 130, 143)
 
 
-def test_what_holds_signals_back_leaves_the_handlers_as_they_were():
+def test_what_holds_signals_back_tells_which_came():
+    with pytest.raises(KeyboardInterrupt), held("this test") as came:  # noqa: PT012 -- it is raised where the block ends
+        assert list(came) == []
+        signal.raise_signal(signal.SIGINT)
+        assert list(came) == [signal.SIGINT]
+
+
+def test_what_holds_signals_back_leaves_the_handlers_as_they_were(capsys):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with held():
+    with held("this test"):
         assert signal.getsignal(signal.SIGINT) not in before
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert capsys.readouterr().err == ""

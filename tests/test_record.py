@@ -11,6 +11,7 @@ from conftest import ROOT
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError
 from quartet.base.params import Hyperparameters
+from quartet.base.stage import Tracked
 from quartet.data import splits
 from quartet.training import record
 from quartet.training.record import Epoch, TrainingRecord
@@ -19,6 +20,7 @@ HEADER = b"epoch,train_loss,val_loss,val_accuracy\n"
 EPOCHS = [Epoch(1, 0.1 + 0.2, 1 / 3, 0.9), Epoch(2, 1e-17, 2.5, 1.0)]
 MANIFEST = {"data": "sample", "splits": {name: {"sha256": name} for name in splits.SPLITS}}
 LAYERS = [{"layer": "conv1", "trainable": 5, "non_trainable": 0}, {"layer": "norm1", "trainable": 2, "non_trainable": 3}]
+TRACKED = Tracked("train@ten", {"params.yaml": {"variants.ten": {}}}, {"src/train.py": "md5 of it", "gone": None})
 SETTINGS = {"classes": 10, "bn": False, "epochs": 2, "batch_size": 20, "lr": 0.001, "schedule": "constant", "seed": 0}
 RECORD = TrainingRecord(
     name="ten",
@@ -74,12 +76,12 @@ def edit(workspace):
 
 
 def test_a_history_is_read_back_bit_for_bit(workspace):
-    record.write(named("ten-bn"), EPOCHS, LAYERS)
+    record.write(named("ten-bn"), EPOCHS, LAYERS, TRACKED)
     assert record.read_history("ten-bn") == EPOCHS
 
 
 def test_the_file_is_a_line_for_each_epoch(workspace):
-    record.write(RECORD, EPOCHS, LAYERS)
+    record.write(RECORD, EPOCHS, LAYERS, TRACKED)
     assert paths.history("ten").read_text(encoding="utf-8").splitlines() == [
         "epoch,train_loss,val_loss,val_accuracy",
         "1,0.30000000000000004,0.3333333333333333,0.9",
@@ -88,7 +90,7 @@ def test_the_file_is_a_line_for_each_epoch(workspace):
 
 
 def test_a_summary_is_the_description_the_layers_and_their_sums(workspace):
-    record.write(RECORD, EPOCHS, LAYERS)
+    record.write(RECORD, EPOCHS, LAYERS, TRACKED)
     assert record.read_summary("ten") == {
         **RECORD.description,
         "layers": LAYERS,
@@ -101,22 +103,29 @@ def test_only_the_provenance_has_the_code(workspace):
     names = ("history.csv", "provenance.json", "summary.json")
     written = []
     for code in ("one", "two"):
-        record.write(dataclasses.replace(RECORD, code=code), EPOCHS, LAYERS)
+        record.write(dataclasses.replace(RECORD, code=code), EPOCHS, LAYERS, TRACKED)
         assert sorted(path.name for path in (paths.TRAIN / "ten").iterdir()) == list(names)
         written.append([(paths.TRAIN / "ten" / name).read_bytes() for name in names])
     assert [old == new for old, new in zip(*written, strict=True)] == [True, False, True]
 
 
+def test_the_provenance_has_what_dvc_tracked(workspace):
+    record.write(RECORD, EPOCHS, LAYERS, TRACKED)
+    provenance = files.read_record(paths.provenance("ten"), "train@ten")
+    assert provenance == {**RECORD.provenance, "dvc": {"params": TRACKED.params, "deps": TRACKED.deps}}
+    assert record.read("ten") == RECORD
+
+
 def test_a_record_is_read_back_as_it_was_written(workspace):
     for name in params.load().trainings:
         whole = described(name)
-        record.write(whole, EPOCHS, LAYERS)
+        record.write(whole, EPOCHS, LAYERS, TRACKED)
         assert record.read(name) == whole
         assert record.read(name).fingerprint == whole.fingerprint
 
 
 def test_a_provenance_belongs_to_the_summary_beside_it(workspace):
-    record.write(RECORD, EPOCHS, LAYERS)
+    record.write(RECORD, EPOCHS, LAYERS, TRACKED)
     assert record.read("ten") == RECORD
     for field, (other, *_) in OTHERS.items():
         changed = dataclasses.replace(RECORD, **{field: other})
@@ -131,7 +140,7 @@ def test_a_provenance_belongs_to_the_summary_beside_it(workspace):
 @pytest.mark.parametrize(("name", "stage"), [("ten", "train@ten"), ("trial", "trial")])
 @pytest.mark.parametrize("file", [paths.provenance, paths.summary])
 def test_a_missing_or_damaged_record_is_named(workspace, file, name, stage):
-    record.write(named(name), EPOCHS, LAYERS)
+    record.write(named(name), EPOCHS, LAYERS, TRACKED)
     content = file(name).read_text(encoding="utf-8")
     file(name).write_text(content.replace('"bn": false', '"bn": true '), encoding="utf-8")
     with pytest.raises(InputError, match=rf"{file(name)}: not the content .* --single-item {stage}`"):
@@ -149,15 +158,15 @@ def test_a_missing_history_is_named(workspace):
 @pytest.mark.parametrize("content", [b"", b"epoch,train_loss\n1,0.5\n", b"\xff", HEADER + b"1,0.5,0.5,0.6\n"])
 @pytest.mark.parametrize(("name", "stage"), [("ten", "train@ten"), ("trial", "trial")])
 def test_a_history_that_is_not_the_one_of_the_summary_is_named_with_the_stage_that_makes_it(workspace, content, name, stage):
-    record.write(named(name), [Epoch(1, 0.5, 0.5, 0.5)], LAYERS)
+    record.write(named(name), [Epoch(1, 0.5, 0.5, 0.5)], LAYERS, TRACKED)
     files.write_bytes(paths.history(name), content)
     with pytest.raises(InputError, match=rf"history\.csv: .*dvc repro --force --single-item {stage}`|not CSV"):
         record.read_history(name)
 
 
 def test_what_a_killed_training_left_half_written_is_removed(workspace):
-    record.write(RECORD, EPOCHS, LAYERS)
-    record.write(named("four"), EPOCHS, LAYERS)
+    record.write(RECORD, EPOCHS, LAYERS, TRACKED)
+    record.write(named("four"), EPOCHS, LAYERS, TRACKED)
     before = sorted(paths.TRAIN.rglob("*"))
     for path in [*paths.TRAIN.rglob("*.*"), paths.model("ten")]:
         path.with_name(f".{path.name}.k3pt_9ab.part").write_bytes(b"half")

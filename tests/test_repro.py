@@ -227,6 +227,42 @@ def test_the_seconds_of_each_stage_are_kept(pipeline):
     assert json.loads(record.read_text()) == before
 
 
+EDITS = {
+    "lr: 0.5\ndeep: {key: 1}\nelse: 1\n": ["params.yaml: lr"],
+    "deep: {key: 1}\nelse: 1\n": ["params.yaml: lr"],
+    "lr: 0.1\ndeep: {key: [1]}\nelse: 1\n": ["params.yaml: deep.key"],
+    "lr: [": ["params.yaml: lr", "params.yaml: deep.key"],
+    "": ["params.yaml: lr", "params.yaml: deep.key"],
+    "lr: 0.1\ndeep: {key: 1}\nelse: 2\n": [],
+}
+
+
+@pytest.mark.parametrize(("text", "changed"), EDITS.items())
+def test_a_stage_whose_parameters_changed_is_not_begun(pipeline, text, changed):
+    wait = "touch first.begun && until [ -e go ]; do sleep 0.1; done"
+    stages = {
+        "first": stage("first", cmd=wait),
+        "second": stage("second", "first", params=["lr", "deep.key"]),
+        "third": stage("third", "second"),
+    }
+    ours = pipeline(stages)
+    params = ours.root / "params.yaml"
+    params.write_text("lr: 0.1\ndeep: {key: 1}\nelse: 1\n", encoding="utf-8")
+    process = ours.start()
+    wait_for(ours.root / "first.begun")
+    params.write_text(text, encoding="utf-8")
+    (ours.root / "go").touch()
+    output, said = process.communicate(timeout=60)
+    if changed:
+        assert process.returncode == 1
+        assert sorted(said.partition(" changed ")[0].removeprefix("quartet: error: ").split(", ")) == sorted(changed)
+        assert said.endswith(" changed before second began; run again\n")
+        assert said.count("\n") == 1
+        assert ours.ran(output) == ["first"]
+    else:
+        assert (process.returncode, said) == (0, ""), output
+
+
 def test_the_longest_chain_is_first():
     steps = [
         Step("fetch", frozenset()),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import json
 import re
 import shutil
@@ -9,6 +12,8 @@ import signal
 
 import mlflow
 import pytest
+import safetensors.torch
+import torch
 
 from project import Project
 from test_pipeline import TRAININGS, runs
@@ -211,3 +216,67 @@ def test_two_at_once_make_one_run_with_one_model(finished, tmp_path):
     assert len(client.search_logged_models([experiment])) == 1
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(1, 11))
     assert len(client.get_metric_history(run.info.run_id, "test_accuracy")) == 1
+
+
+# What makes the same settings, data and code come to other weights: a processor that rounds otherwise, as these say.
+OTHERWISE = {"QUARTET_NUMERIC_CONTRACT": "off", "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+
+
+def digests(state: dict[str, torch.Tensor]) -> list[str]:
+    """The SHA-256 of each tensor, sorted."""
+    return sorted(hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest() for value in state.values())
+
+
+def test_other_weights_of_the_same_training_have_their_own_run(finished, tmp_path):
+    """Each run has the history, the model and the test metrics of the same weights."""
+    root, home = tmp_path / "project", tmp_path / "home"
+    home.mkdir()
+    for name in ("src", "data/split", "stages/train/ten", "stages/train/trial", "stages/evaluate"):
+        shutil.copytree(finished.root / name, root / name)
+    # What the four variants share is not needed four times.
+    text = (finished.root / "params.yaml").read_text(encoding="utf-8")
+    text, without = re.subn(r"(?m)^  (ten-bn|four|four-bn): .*\n", "", text)
+    assert without == 3
+    (root / "params.yaml").write_text(text, encoding="utf-8")
+    project = Project(root, home)
+
+    def came_to() -> tuple[bytes, list[dict], dict]:
+        model, history = ((root / "stages/train/ten" / name).read_bytes() for name in ("model.safetensors", "history.csv"))
+        evaluated = json.loads((root / "stages/evaluate/metrics.json").read_bytes())["ten"]
+        return model, list(csv.DictReader(io.StringIO(history.decode()))), evaluated
+
+    done = project.quartet("sync")
+    assert done.returncode == 0, done.stdout
+    before = {run["name"]: run for run in runs(project)}
+    assert sorted(before) == ["ten", "trial"]
+    outcomes = [came_to()]
+    done = project.stage("train", "ten", **OTHERWISE)
+    assert done.returncode == 0, done.stdout
+    if (root / "stages/train/ten/model.safetensors").read_bytes() == outcomes[0][0]:
+        pytest.skip("this processor trains to the same bytes with and without the numeric contract")
+    done = project.stage("evaluate", **OTHERWISE)
+    assert done.returncode == 0, done.stdout
+    outcomes.append(came_to())
+    evaluated = runs(project)
+    done = project.quartet("sync")
+    assert done.returncode == 0, done.stdout
+    assert runs(project) == evaluated
+
+    assert sorted(run["name"] for run in evaluated) == ["ten", "ten", "trial"]
+    ten = {run["tags"]["weights"]: run for run in evaluated if run["name"] == "ten"}
+    assert len({run["tags"]["fingerprint"] for run in ten.values()}) == 1
+    client = mlflow.MlflowClient(f"sqlite:///{root}/mlflow.db")
+    for weights, history, metrics in outcomes:
+        run = ten.pop(hashlib.sha256(weights).hexdigest())
+        assert run["status"] == "FINISHED"
+        (model,) = run["models"]
+        (packed,) = (root / f"mlruns/models/{model}").rglob("*.pt2")
+        assert digests(torch.export.load(packed).state_dict) == digests(safetensors.torch.load(weights))
+        for key in ("train_loss", "val_loss", "val_accuracy"):
+            logged = {metric.step: metric.value for metric in client.get_metric_history(run["id"], key)}
+            assert logged == {int(row["epoch"]): float(row[key]) for row in history}
+        for key in ("accuracy", "loss", "macro_f1"):
+            (metric,) = client.get_metric_history(run["id"], f"test_{key}")
+            assert metric.value == metrics[key]
+        assert sorted(run["artifacts"]) == FILES
+    assert before["ten"] in evaluated

@@ -14,10 +14,12 @@ import pytest
 
 from project import ROOT
 from quartet.base import errors, params, process
-from quartet.tracking import runs, store
+from quartet.tracking import attempts, runs, store
 from quartet.training.record import Epoch, TrainingRecord
 
 HISTORY = [Epoch(number, 1 / number, 2 / number, 1 - 1 / (1 + number)) for number in range(1, 5)]
+WEIGHTS = "a" * 64
+WHOLE = runs.Outcome(HISTORY, WEIGHTS)
 KEYS = ("train_loss", "val_loss", "val_accuracy")
 
 
@@ -41,19 +43,45 @@ def own_store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        store.initialise()
+        attempts.initialise()
         yield root
 
 
-def log_all(log):
-    """Log as a training does: after each epoch the history so far."""
-    for epoch in HISTORY:
-        log(HISTORY[: epoch.epoch])
+def log_all(log, outcome: runs.Outcome = WHOLE) -> None:
+    """Log as a training does: after each epoch the history so far, and the weights once there are any."""
+    for epoch in outcome.epochs:
+        log(runs.Outcome(outcome.epochs[: epoch.epoch]))
+    log(outcome)
+
+
+def train(code: str, outcome: runs.Outcome = WHOLE) -> None:
+    with runs.live(describe(code), None) as log:
+        log_all(log, outcome)
+
+
+def complete(code: str, colour: str | None = None, outcome: runs.Outcome = WHOLE) -> None:
+    runs.complete(describe(code), colour, outcome)
 
 
 def found(code: str, data: str = "a") -> list:
-    """The runs of a training in the store in use."""
-    return runs._find(store.client(), describe(code, data).fingerprint)
+    """The runs of a training in the store in use, whatever it came to, the oldest first."""
+    return runs._find(store.client(), describe(code, data), runs.Outcome())
+
+
+def all_of(code: str) -> list[dict]:
+    """All that MLflow holds of the runs of a training."""
+    client = store.client()
+    return [
+        run.to_dictionary()
+        | {
+            "histories": [
+                [(metric.step, metric.value, metric.timestamp) for metric in client.get_metric_history(run.info.run_id, key)]
+                for key in run.data.metrics
+            ],
+            "files": [artifact.path for artifact in client.list_artifacts(run.info.run_id)],
+        }
+        for run in found(code)
+    ]
 
 
 def steps(run, key: str = "train_loss") -> list[int]:
@@ -74,7 +102,7 @@ def test_each_epoch_is_in_the_store_before_the_next_one(own_store):
         (run,) = found("live")
         assert run.info.status == "RUNNING"
         for epoch in HISTORY:
-            log(HISTORY[: epoch.epoch])
+            log(runs.Outcome(HISTORY[: epoch.epoch]))
             assert steps(run) == list(range(1, epoch.epoch + 1))
     (run,) = found("live")
     assert run.info.status == "FINISHED"
@@ -90,15 +118,17 @@ def test_each_epoch_is_in_the_store_before_the_next_one(own_store):
 
 
 def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(own_store):
-    ends = []
-    for _ in range(2):
-        with runs.live(describe("again"), None) as log:
-            log_all(log)
-        (run,) = found("again")
-        ends.append(run.info.end_time)
+    train("again")
+    before = all_of("again")
+    assert [run["info"]["status"] for run in before] == ["FINISHED"]
+    with runs.live(describe("again"), None) as log:
+        for epoch in HISTORY:
+            log(runs.Outcome(HISTORY[: epoch.epoch]))
+            assert all_of("again") == before  # it is whole: nothing is written, not even that it runs
+        log(WHOLE)
+    assert all_of("again") == before
+    (run,) = found("again")
     assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
-    assert run.info.status == "FINISHED"
-    assert ends[0] == ends[1] is not None
 
 
 @pytest.mark.parametrize(
@@ -107,19 +137,19 @@ def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(own_stor
 def test_a_training_that_ends_early_says_how_and_goes_on_in_its_own_run(own_store, error, status):
     name = error.__name__
     with contextlib.suppress(error), runs.live(describe(name), None) as log:
-        log(HISTORY[:1])
+        log(runs.Outcome(HISTORY[:1]))
         raise error
     (run,) = found(name)
     assert run.info.status == status
     with runs.live(describe(name), None) as log:
-        log(HISTORY)
+        log(WHOLE)
     (run,) = found(name)
     assert (run.info.status, steps(run)) == ("FINISHED", [1, 2, 3, 4])
 
 
 def test_a_training_that_never_ran_here_gets_one_run_marked_as_restored(own_store):
     for _ in range(2):
-        runs.complete(describe("restored"), None, HISTORY)
+        complete("restored")
     (run,) = found("restored")
     assert run.data.tags["restored"] == "true"
     assert (run.info.status, steps(run)) == ("FINISHED", [1, 2, 3, 4])
@@ -128,9 +158,9 @@ def test_a_training_that_never_ran_here_gets_one_run_marked_as_restored(own_stor
 def test_completing_adds_only_what_is_missing_and_drops_a_double(own_store):
     client = store.client()
     first = runs._create(client, describe("double"), None)
-    runs._log_epochs(runs._Session(client, first.info.run_id, first.info.start_time), HISTORY[:2])
+    runs._log_outcome(client, first, runs.Outcome(HISTORY[:2]))
     runs._create(client, describe("double"), None)
-    runs.complete(describe("double"), None, HISTORY)
+    complete("double")
     (run,) = found("double")
     assert run.info.run_id == first.info.run_id
     assert steps(run) == [1, 2, 3, 4]
@@ -199,7 +229,7 @@ def test_a_run_that_was_begun_and_not_described_is_described(own_store):
     client = store.client()
     run = runs._create(client, describe("begun"), None)
     client.log_param(run.info.run_id, "classes", "10")
-    runs.complete(describe("begun"), None, HISTORY)
+    complete("begun")
     (run,) = found("begun")
     assert run.data.params == {
         "classes": "10",
@@ -237,16 +267,16 @@ def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, c
 
 
 def test_a_moved_project_is_said_and_mended(own_store, tmp_path, monkeypatch, capfd):
-    runs.complete(describe("moved"), None, HISTORY)
+    complete("moved")
     there = tmp_path / "there"
     there.mkdir()
     shutil.copy(own_store / "mlflow.db", there)
     monkeypatch.chdir(there)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert store.attempt(lambda: runs.complete(describe("moved"), None, HISTORY)) is store.FAILED
+    assert attempts.attempt(lambda: complete("moved")) is attempts.FAILED
     assert "the project moved" in capfd.readouterr().err
     store.mend_moved()
-    runs.complete(describe("moved"), None, HISTORY)
+    complete("moved")
     (run,) = found("moved")
     assert run.info.artifact_uri.startswith(str(there / "mlruns")) or run.info.artifact_uri.startswith(there.as_uri())
 
@@ -325,8 +355,8 @@ def test_a_foreign_address_is_not_taken_for_moved(addresses, foreign):
 def test_a_run_has_the_colour_of_its_training(own_store):
     with runs.live(describe("coloured"), "#2b6cb0") as log:
         log_all(log)
-    runs.complete(describe("restored and coloured"), "#dd6b20", HISTORY)
-    runs.complete(describe("without"), None, HISTORY)
+    complete("restored and coloured", "#dd6b20")
+    complete("without")
     codes = ("coloured", "restored and coloured", "without")
     assert [run.data.tags.get("mlflow.runColor") for code in codes for run in found(code)] == ["#2b6cb0", "#dd6b20", None]
 
@@ -354,8 +384,8 @@ def artifacts(run) -> list[str]:
 def test_an_evaluation_is_logged_and_drawn_once(own_store):
     drawn = Drawn("first", test_accuracy=0.5, test_loss=1.5)
     for _ in range(3):
-        runs.complete(describe("evaluated"), None, HISTORY)
-        runs.log_evaluation(describe("evaluated"), drawn.evaluation)
+        complete("evaluated")
+        runs.log_evaluation(describe("evaluated"), WEIGHTS, drawn.evaluation)
     assert drawn.times == 1
     (run,) = found("evaluated")
     assert (values(run, "test_accuracy"), values(run, "test_loss")) == ([0.5], [1.5])
@@ -366,8 +396,8 @@ def test_an_evaluation_is_logged_and_drawn_once(own_store):
 def test_another_evaluation_of_the_same_model_takes_its_place(own_store, tmp_path):
     before, after = Drawn("before", test_accuracy=0.5, test_loss=1.5), Drawn("after", test_accuracy=0.75, test_loss=1.5)
     for drawn in (before, after, after):
-        runs.complete(describe("again evaluated"), None, HISTORY)
-        runs.log_evaluation(describe("again evaluated"), drawn.evaluation)
+        complete("again evaluated")
+        runs.log_evaluation(describe("again evaluated"), WEIGHTS, drawn.evaluation)
     assert (before.times, after.times) == (1, 1)
     (run,) = found("again evaluated")
     assert (values(run, "test_accuracy"), values(run, "test_loss")) == ([0.5, 0.75], [1.5])
@@ -380,11 +410,11 @@ def test_an_evaluation_that_was_cut_off_is_logged_whole_later(own_store):
         raise OSError("no room for the picture")
 
     cut = runs.Evaluation({"test_accuracy": 0.5}, "cut", ("confusion.png", "per_class.csv"), fail)
-    runs.complete(describe("cut off"), None, HISTORY)
+    complete("cut off")
     with pytest.raises(OSError, match="no room"):
-        runs.log_evaluation(describe("cut off"), cut)
+        runs.log_evaluation(describe("cut off"), WEIGHTS, cut)
     drawn = Drawn("cut", test_accuracy=0.5)
-    runs.log_evaluation(describe("cut off"), drawn.evaluation)
+    runs.log_evaluation(describe("cut off"), WEIGHTS, drawn.evaluation)
     assert drawn.times == 1
     (run,) = found("cut off")
     assert values(run, "test_accuracy") == [0.5]
@@ -394,10 +424,10 @@ def test_an_evaluation_that_was_cut_off_is_logged_whole_later(own_store):
 def test_what_stops_a_command_waits_until_mlflow_has_finished(own_store):
     def interrupted():
         os.kill(os.getpid(), signal.SIGINT)
-        runs.complete(describe("stopped"), None, HISTORY)
+        complete("stopped")
 
     with pytest.raises(KeyboardInterrupt):
-        store.attempt(interrupted)
+        attempts.attempt(interrupted)
     (run,) = found("stopped")
     assert run.info.status == "FINISHED"
 
@@ -410,3 +440,92 @@ def test_a_clock_that_is_set_back_makes_no_negative_duration(own_store, monkeypa
     (run,) = found("clock")
     assert run.info.status == "FINISHED"
     assert run.info.end_time == run.info.start_time
+
+
+# The same settings, data and code come to other weights where the processor rounds otherwise.
+
+OTHER_HISTORY = [Epoch(number, 1.5 / number, 2.5 / number, 1 - 1 / (2 + number)) for number in range(1, 5)]
+OTHER = runs.Outcome(OTHER_HISTORY, "b" * 64)
+
+
+def outcomes(code: str) -> list[runs.Outcome]:
+    """What the runs of a training say that it came to; each has ended well and has each step once."""
+    told = []
+    for run in found(code):
+        assert run.info.status == "FINISHED"
+        logged = [store.client().get_metric_history(run.info.run_id, key) for key in KEYS]
+        assert [[metric.step for metric in history] for history in logged] == [[1, 2, 3, 4]] * 3
+        columns = [[metric.value for metric in history] for history in logged]
+        epochs = [Epoch(*row) for row in zip(range(1, 5), *columns, strict=True)]
+        told.append(runs.Outcome(epochs, run.data.tags["weights"]))
+    return told
+
+
+SAME_HISTORY = WHOLE._replace(weights="c" * 64)  # it holds six digits
+LATE = runs.Outcome([*HISTORY[:2], *OTHER_HISTORY[2:]], "d" * 64)
+
+
+@pytest.mark.parametrize("other", [OTHER, SAME_HISTORY, LATE], ids=["all differs", "the weights alone", "from epoch 3 on"])
+def test_each_outcome_of_a_training_has_its_own_run(own_store, other):
+    code = f"came to {other.weights}"
+    train(code)
+    (first,) = all_of(code)
+    train(code, other)
+    assert outcomes(code) == [WHOLE, other]
+    both = all_of(code)
+    assert both[0] == first
+    for again in (WHOLE, other, WHOLE):
+        train(code, again)
+        complete(code, outcome=again)
+        assert all_of(code) == both
+    drawn_of_one, drawn_of_other = Drawn("of one", test_accuracy=0.5), Drawn("of the other", test_accuracy=0.75)
+    for outcome, drawn in [(WHOLE, drawn_of_one), (other, drawn_of_other)] * 2:
+        runs.log_evaluation(describe(code), outcome.weights, drawn.evaluation)
+        assert drawn.times == 1
+    assert [values(run, "test_accuracy") for run in found(code)] == [[0.5], [0.75]]
+    assert [run.data.tags["evaluation"] for run in found(code)] == ["of one", "of the other"]
+    assert outcomes(code) == [WHOLE, other]
+
+
+def test_a_restored_training_of_other_weights_has_its_own_run(own_store):
+    code = "restored beside another"
+    train(code)
+    before = all_of(code)
+    for _ in range(2):
+        complete(code, outcome=OTHER)
+    assert outcomes(code) == [WHOLE, OTHER]
+    assert all_of(code)[:1] == before
+    assert [run.data.tags.get("restored") for run in found(code)] == [None, "true"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (process.Terminated, "KILLED"), (errors.WorkError, "FAILED")]
+)
+def test_epochs_of_other_values_stay_in_their_own_run(own_store, error, status):
+    code = f"other epochs, {error.__name__}"
+    with contextlib.suppress(error), runs.live(describe(code), None) as log:
+        log(runs.Outcome(OTHER_HISTORY[:2]))
+        raise error
+    train(code)
+    stopped, new = found(code)
+    assert (stopped.info.status, new.info.status) == (status, "FINISHED")
+    assert "weights" not in stopped.data.tags
+    assert [values(stopped, key) for key in KEYS] == [[epoch[place] for epoch in OTHER_HISTORY[:2]] for place in (1, 2, 3)]
+    assert [values(new, key) for key in KEYS] == [[epoch[place] for epoch in HISTORY] for place in (1, 2, 3)]
+    assert new.data.tags["weights"] == WEIGHTS
+    train(code, OTHER)  # where it goes on in its own run after all
+    assert [(run.info.status, run.data.tags["weights"]) for run in found(code)] == [
+        ("FINISHED", OTHER.weights),
+        ("FINISHED", WEIGHTS),
+    ]
+
+
+def test_a_stop_of_the_same_training_leaves_a_whole_run_whole(own_store):
+    code = "stopped again"
+    train(code)
+    before = all_of(code)
+    for error in (KeyboardInterrupt, errors.WorkError):
+        with contextlib.suppress(error), runs.live(describe(code), None) as log:
+            log(runs.Outcome(HISTORY[:2]))
+            raise error
+        assert all_of(code) == before

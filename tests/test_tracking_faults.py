@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,9 +25,9 @@ from quartet.base import errors, params, paths, process
 from quartet.base.params import Hyperparameters
 from quartet.commands import sync
 from quartet.data import splits
-from quartet.tracking import runs, store
+from quartet.tracking import attempts, runs, store
 from quartet.training import loop
-from test_tracking import HISTORY, KEYS, describe, found, steps
+from test_tracking import HISTORY, KEYS, WEIGHTS, WHOLE, describe, found, steps
 
 TRAININGS = ("ten", params.TRIAL)
 OUTPUTS = ("history.csv", "model.safetensors", "provenance.json", "summary.json")
@@ -45,9 +47,10 @@ for statement in ("BEGIN EXCLUSIVE", "ROLLBACK"):
 """
 
 # MLflow's own server in a child, so that it can be killed and is back at once: `start PORT FAULT PATH` and `kill`. The first
-# request whose path ends as PATH is done but not answered: at `die` the server is gone, at `lose` the connection is.
+# request whose path ends as PATH is done but not answered: at `die` the server is gone, at `lose` the connection is, and at
+# `drip` an answer begins that has no end.
 SERVER = """
-import os, signal, socket, sys
+import os, signal, socket, sys, time
 from werkzeug.serving import make_server
 from mlflow.server import app
 
@@ -59,7 +62,13 @@ def serve(port, fault, path):
             met.append(path)
             if fault == "die":
                 os._exit(1)
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            connection = environ["werkzeug.socket"]
+            if fault == "drip":
+                connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n")
+                while True:
+                    connection.sendall(b" ")
+                    time.sleep(0.3)
+            connection.shutdown(socket.SHUT_RDWR)
         return content
     server = make_server("127.0.0.1", port, faulty, threaded=True)
     print(server.server_port, flush=True)
@@ -121,6 +130,7 @@ def surroundings(monkeypatch):
     for name in ("FACTOR", "JITTER"):  # of the time between two attempts
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_BACKOFF_{name}", "0")
     yield
+    let_go()  # while it is there, no attempt of the next test begins
     forget()
 
 
@@ -131,7 +141,7 @@ def template(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        store.initialise()
+        attempts.initialise()
     forget()
     return root / "mlflow.db"
 
@@ -194,26 +204,32 @@ def train(code: str = "faulty", **before) -> None:
     with runs.live(describe(code), None) as log:
         for name, epoch in zip(("one", "two", "three", "four"), HISTORY, strict=True):
             before.get(name, str)()
-            log(HISTORY[: epoch.epoch])
+            log(runs.Outcome(HISTORY[: epoch.epoch]))
+        log(WHOLE)
         before.get("the_end", str)()
 
 
 def complete(code: str = "faulty") -> None:
     forget()
-    runs.complete(describe(code), None, HISTORY)
+    runs.complete(describe(code), None, WHOLE)
 
 
 def assert_up_to_date(code: str = "faulty") -> None:
     (run,) = found(code)
     assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
     assert run.info.status == "FINISHED"
+    assert run.data.tags["weights"] == WEIGHTS
     assert run.data.params["lr"] == "0.001"
     assert [entry.tags[0].value for entry in run.inputs.dataset_inputs] == ["train", "validation"]
 
 
-def warning(capfd) -> str:
-    """All that stood on standard error: one line that names the store and what mends it."""
-    (line,) = capfd.readouterr().err.splitlines()
+WAITING = "waiting for MLflow, 5 s at most; again stops at once"
+
+
+def warning(capfd, said: Sequence[str] = ()) -> str:
+    """All that stood on standard error after what was said: one line that names the store and what mends it."""
+    *before, line = capfd.readouterr().err.splitlines()
+    assert before == [*said]
     assert line.startswith(f"quartet: warning: MLflow ({store.uri()}) failed: ")
     assert line.endswith(" -- the work goes on without it; `make sync` brings it up to date")
     assert "SELECT" not in line
@@ -261,14 +277,17 @@ def test_a_store_locked_at_the_very_end_costs_one_warning(lock, capfd):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, process.Terminated, errors.WorkError])
-def test_how_a_training_ended_is_not_hidden_by_a_store_that_fails(lock, capfd, error):
+def test_how_a_training_ended_is_not_hidden_by_a_store_that_fails(lock, monkeypatch, capfd, error):
+    monkeypatch.setattr(store, "PATIENCE", 2)  # more than the second after which a wait is said
+
     def fail() -> None:
         lock.tell()
         raise error
 
     with pytest.raises(error):
         train(three=fail)
-    warning(capfd)
+    said = [] if error is errors.WorkError else [f"quartet: stopping: {WAITING}"]
+    assert "database is locked" in warning(capfd, said)
 
 
 # The store cannot be written.
@@ -441,7 +460,7 @@ def test_a_training_that_diverges_ends_its_run_as_failed(database, tiny, capfd):
         pytest.raises(loop.DivergedError, match=r"became (nan|inf) in epoch \d+, step \d+; lower lr"),
         runs.live(describe("diverged"), None) as log,
     ):
-        loop.fit(absurd, examples, examples, on_epoch=log)
+        loop.fit(absurd, examples, examples, on_epoch=lambda epochs: log(runs.Outcome(epochs)))
     (run,) = found("diverged")
     assert run.info.status == "FAILED"
     assert capfd.readouterr().err == ""
@@ -537,38 +556,126 @@ def test_an_answer_that_is_lost_doubles_nothing(server, capfd, path):
     assert_up_to_date(code)
 
 
-# The server is none of MLflow's: it fails, or answers otherwise, or never.
+@shares_server
+def test_a_server_that_drips_in_the_middle_costs_one_warning(server, monkeypatch, capfd):
+    monkeypatch.setattr(attempts, "DEADLINE", 2)
+
+    def drip() -> None:
+        server.kill()
+        server.start("drip", "runs/log-batch")
+
+    with bounded():
+        train("dripped on", two=drip)
+    assert "it did not end within 2 s" in warning(capfd)
+    server.kill()
+    let_go()
+    server.start()
+    (run,) = found("dripped on")
+    assert (run.info.status, steps(run)) == ("RUNNING", [1, 2])  # the server did what it was asked
+    complete("dripped on")
+    assert_up_to_date("dripped on")
+
+
+@shares_server
+@pytest.mark.parametrize("error", [KeyboardInterrupt, process.Terminated])
+def test_a_stop_waits_for_a_dripping_server_only_a_while(server, monkeypatch, capfd, error):
+    monkeypatch.setattr(attempts, "GRACE", 2)
+    code = f"stopped by {error.__name__}"
+
+    def stop() -> None:
+        server.kill()
+        server.start("drip", "runs/update")
+        raise error
+
+    with bounded(), pytest.raises(error):
+        train(code, three=stop)
+    said = "quartet: stopping: waiting for MLflow, 2 s at most; again stops at once"
+    assert "it did not end within 2 s" in warning(capfd, [said])
+    server.kill()
+    let_go()
+    server.start()
+    (run,) = found(code)
+    assert (run.info.status, steps(run)) == ("KILLED", [1, 2])  # the server did what it was asked
+
+
+# The server is none of MLflow's: it fails, or answers otherwise, or never, or without an end.
 
 
 class Stub(ThreadingHTTPServer):
-    """Answers every request alike; without an answer it never does."""
+    """Answers every request alike."""
 
     daemon_threads = False  # so that server_close waits for the threads
 
-    def __init__(self, status: int, body: bytes | None) -> None:
+    def __init__(self, answer: Callable[[StubHandler], None]) -> None:
         super().__init__(("127.0.0.1", 0), StubHandler)
-        self.status, self.body, self.requests, self.stopped = status, body, 0, threading.Event()
+        self.answer, self.requests, self.sent = answer, 0, 0
+        self.asked, self.stopped = threading.Event(), threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep standard error for the warning: the client hangs up where it gets no answer."""
+        """Keep standard error for the warning: the client hangs up where it gets no answer, or one without an end."""
 
 
 class StubHandler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.server.requests += 1
+        self.server.asked.set()
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.server.body is None:
-            self.server.stopped.wait(60)
-            return
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.body)))
-        self.end_headers()
-        self.wfile.write(self.server.body)
+        self.server.answer(self)
 
     do_GET = do_POST = answer  # noqa: N815 -- http.server's names
 
+    def head(self, status: int = 200, **headers: object) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key.replace("_", "-"), str(value))
+        self.end_headers()
+
+    def drip(self, start: bytes, byte: bytes) -> None:
+        self.wfile.write(start)
+        while not self.server.stopped.wait(0.3):
+            self.wfile.write(byte)
+
     def log_message(self, *_: object) -> None:
         """Keep standard error for the warning."""
+
+
+def reply(status: int, body: bytes, **headers: object) -> Callable[[StubHandler], None]:
+    def answer(handler: StubHandler) -> None:
+        handler.head(status, Content_Length=len(body), **headers)
+        handler.wfile.write(body)
+
+    return answer
+
+
+def never(handler: StubHandler) -> None:
+    handler.server.stopped.wait(60)
+
+
+def drip_headers(handler: StubHandler) -> None:
+    handler.drip(b"HTTP/1.0 200 OK\r\nX-Slow: ", b"a")
+
+
+def drip_body(handler: StubHandler) -> None:
+    handler.head(Content_Type="application/json")
+    handler.drip(b"{", b" ")
+
+
+def drip_chunks(handler: StubHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    handler.drip(b"", b"1\r\n \r\n")
+
+
+def without_end(block: bytes, end: int, **headers: object) -> Callable[[StubHandler], None]:
+    """It ends all the same after so many bytes, so that a client that does not bound it fails a test and not the machine."""
+
+    def answer(handler: StubHandler) -> None:
+        handler.head(**headers)
+        handler.connection.settimeout(0.1)  # the client stops to read and keeps the connection
+        while handler.server.sent < end and not handler.server.stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                handler.server.sent += handler.connection.send(block[handler.server.sent % len(block) :])
+
+    return answer
 
 
 @pytest.fixture
@@ -576,8 +683,8 @@ def stub(tmp_path, monkeypatch):
     """Starts a server that answers every request alike and has MLflow use it."""
     with contextlib.ExitStack() as stack:
 
-        def start(status: int, body: bytes | None) -> Stub:
-            server = stack.enter_context(Stub(status, body))
+        def start(answer: Callable[[StubHandler], None]) -> Stub:
+            server = stack.enter_context(Stub(answer))
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
             thread.start()
             for end in (thread.join, server.shutdown, server.stopped.set):
@@ -587,6 +694,30 @@ def stub(tmp_path, monkeypatch):
             return server
 
         yield start
+
+
+@contextlib.contextmanager
+def bounded(seconds: int = 40):
+    """Fail what waits for longer than any server may cost, so that a wait without an end fails a test and not the suite."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"it still waits after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again, if something catches it
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def let_go() -> None:
+    """Wait until what was given up has ended, as it does once its server is gone."""
+    for thread in threading.enumerate():
+        if thread.name == attempts.THREAD:
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -600,7 +731,7 @@ def stub(tmp_path, monkeypatch):
     ],
 )
 def test_a_server_that_answers_wrongly_costs_one_warning(stub, capfd, status, body, problem):
-    server = stub(status, body)
+    server = stub(reply(status, body))
     train()
     assert problem in warning(capfd)
     assert 1 <= server.requests <= 2
@@ -609,7 +740,7 @@ def test_a_server_that_answers_wrongly_costs_one_warning(stub, capfd, status, bo
 def test_a_server_that_never_answers_is_given_up_in_the_time_that_the_user_set(stub, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    server = stub(200, None)
+    server = stub(never)
     started = time.monotonic()
     train()
     assert time.monotonic() - started < 60
@@ -621,7 +752,7 @@ def test_a_server_that_never_answers_is_given_up_in_the_time_that_the_user_set(s
 def test_a_server_that_never_answers_is_given_up_without_a_setting_too(stub, monkeypatch, capfd):
     for name in ("TIMEOUT", "MAX_RETRIES"):
         monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}", raising=False)
-    server = stub(200, None)
+    server = stub(never)
     started = time.monotonic()
     train()
     assert time.monotonic() - started < 60
@@ -629,7 +760,72 @@ def test_a_server_that_never_answers_is_given_up_without_a_setting_too(stub, mon
     assert 1 <= server.requests <= 2
 
 
+@pytest.mark.parametrize("drip", [drip_headers, drip_body, drip_chunks])
+def test_a_server_that_drips_is_given_up_at_the_deadline(stub, monkeypatch, capfd, drip):
+    """A byte now and then is within any time for the next byte."""
+    monkeypatch.setattr(attempts, "DEADLINE", 2)
+    server = stub(drip)
+    with bounded():
+        train()
+    assert "TimeoutError: it did not end within 2 s" in warning(capfd)
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_for_patience_is_not_waited_for(stub, capfd, status):
+    server = stub(reply(status, b"", Retry_After=3600))
+    with bounded():
+        train()
+    assert str(status) in warning(capfd)
+    assert 1 <= server.requests <= 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        without_end(bytes(1 << 16), end=256 << 20),
+        without_end(gzip.compress(bytes(1 << 20)), end=256 << 10, Content_Encoding="gzip"),  # a thousand times as much
+    ],
+    ids=["plain", "packed"],
+)
+def test_an_answer_without_end_is_read_so_far(stub, monkeypatch, capfd, answer):
+    monkeypatch.setattr(store, "LONGEST_ANSWER", 1 << 20)
+    server = stub(answer)
+    with bounded():
+        train()
+    assert "the server's answer is longer than 1,048,576 bytes" in warning(capfd)
+    assert server.sent < 64 << 20  # what the sockets hold; what was not sent is in no memory
+    assert server.requests == 1
+
+
+def test_nothing_begins_beside_what_was_given_up(database, monkeypatch, capfd):
+    monkeypatch.setattr(attempts, "DEADLINE", 1)
+    ended, begun = threading.Event(), []
+    try:
+        assert attempts.attempt(ended.wait) is attempts.FAILED
+        assert "it did not end within 1 s" in warning(capfd)
+        for _ in range(2):
+            assert attempts.attempt(lambda: begun.append(1)) is attempts.FAILED
+            assert "it has not ended what was given up" in warning(capfd)
+        assert attempts.attempt(lambda: begun.append(1), quiet=True) is attempts.FAILED
+    finally:
+        ended.set()
+        let_go()
+    assert begun == []
+    assert attempts.attempt(lambda: "done") == "done"
+    assert capfd.readouterr().err == ""
+
+
 # The stage's script, as DVC runs it.
+
+# The same with another patience than it has.
+PATIENT = """
+import sys
+from quartet.tracking import attempts
+attempts.DEADLINE, attempts.GRACE = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+import train
+train.process.run(train.main)
+"""
 
 
 class Stage:
@@ -641,6 +837,12 @@ class Stage:
 
     def train(self, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         return self._run(*before, sys.executable, str(ROOT / "src/train.py"), "ten")
+
+    def start(self, server: Stub, deadline: int, grace: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PATIENT, str(deadline), str(grace), "ten"]
+        uri, pipe = f"http://127.0.0.1:{server.server_port}", subprocess.PIPE
+        env = self.env | {"MLFLOW_TRACKING_URI": uri}
+        return subprocess.Popen(command, cwd=self.root, env=env, stdout=pipe, stderr=pipe, text=True)
 
     def sync(self) -> subprocess.CompletedProcess[str]:
         return self._run("quartet", "sync")
@@ -740,3 +942,42 @@ def test_the_script_trains_to_the_same_bytes_beside_a_read_only_store_and_the_ne
     assert (done.returncode, done.stderr) == (0, "")
     assert stage.outputs() == undisturbed.outputs()
     stage.assert_up_to_date(monkeypatch)
+
+
+@shares_project
+def test_the_script_trains_on_beside_a_dripping_server(stage, undisturbed, stub, monkeypatch):
+    server = stub(drip_body)
+    training = stage.start(server, deadline=2, grace=2)
+    _, error = training.communicate(timeout=120)
+    assert error == (
+        f"quartet: warning: MLflow ({store.uri()}) failed: TimeoutError: it did not end within 2 s"
+        " -- the work goes on without it; `make sync` brings it up to date\n"
+    )
+    assert training.returncode == 0
+    assert stage.outputs() == undisturbed.outputs()
+    assert server.requests == 1
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    done = stage.sync()
+    assert (done.returncode, done.stderr) == (0, "")
+    stage.assert_up_to_date(monkeypatch)
+
+
+@shares_project
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_ctrl_c_is_answered_while_a_server_drips(stage, stub, again):
+    server, grace = stub(drip_body), 100 if again else 1
+    training = stage.start(server, deadline=100, grace=grace)
+    try:
+        assert server.asked.wait(60)
+        begun = time.monotonic()
+        training.send_signal(signal.SIGINT)
+        said = training.stderr.readline()
+        assert said == f"quartet: Ctrl-C: waiting for MLflow, {grace} s at most; again stops at once\n"
+        assert time.monotonic() - begun < 10
+        if again:
+            training.send_signal(signal.SIGINT)
+        assert training.communicate(timeout=30) == ("", "quartet: stopped by Ctrl-C\n")
+        assert training.returncode == 130
+    finally:
+        training.kill()
+        training.communicate()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import train
-from quartet.base import params, paths
+from quartet.base import files, params, paths
 from quartet.base.errors import InputError, WorkError
 from quartet.data import splits
 from quartet.model import network, weights
@@ -37,7 +37,7 @@ def start(monkeypatch):
         @contextlib.contextmanager
         def live(training, colour):
             told.append((training, colour))
-            yield lambda history: told.append(list(history))
+            yield lambda outcome: told.append((list(outcome.epochs), outcome.weights))
 
         monkeypatch.setattr(runs, "live", live)
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
@@ -80,7 +80,7 @@ def test_a_training_leaves_its_four_files_and_nothing_else(prepared, start, caps
     half.write_bytes(b"half")
     settings = params.load()
     expected = record.describe(name, settings, splits.load_manifest())
-    (training, colour), *histories = start(name)
+    (training, colour), *outcomes = start(name)
 
     folder = paths.TRAIN / name
     written = ["history.csv", "model.safetensors", "provenance.json", "summary.json"]
@@ -91,7 +91,8 @@ def test_a_training_leaves_its_four_files_and_nothing_else(prepared, start, caps
     trained = weights.load(paths.model(name), expected.description)
     assert record.read_summary(name)["layers"] == network.layer_table(trained)
     history = record.read_history(name)
-    assert histories == [history[:1], history, history]
+    digest = files.sha256(paths.model(name))
+    assert outcomes == [(history[:1], ""), (history, ""), (history, digest)]
     assert not prepared.joinpath(f".checkpoints/{name}.pt").exists()
     assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()] == [
         [name, "epoch", "1/2"],
@@ -112,6 +113,6 @@ def test_a_training_stopped_in_its_last_epoch_tells_its_history(prepared, start,
             start("trial")
     assert not paths.provenance("trial").exists()
     assert prepared.joinpath(".checkpoints/trial.pt").exists()
-    _, *histories = start("trial")
-    assert histories == [record.read_history("trial")]
-    assert len(histories[0]) == 1
+    _, *outcomes = start("trial")
+    assert outcomes == [(record.read_history("trial"), files.sha256(paths.model("trial")))]
+    assert len(outcomes[0][0]) == 1

@@ -15,6 +15,7 @@ import torch
 from project import ROOT
 from quartet.base import files, params, paths
 from quartet.base.params import Hyperparameters
+from quartet.base.stage import Tracked
 from quartet.evaluation import metrics
 from quartet.evaluation.metrics import Score
 from quartet.evaluation.predictions import Result
@@ -73,4 +74,5 @@ def results(variants: Mapping[str, Hyperparameters], digits: Sequence[int]) -> d
 def leave(training: TrainingRecord, epochs: Sequence[Epoch] = EPOCHS) -> None:
     """Write what a training leaves in stages/train/, with a name in place of the weights."""
     files.write_bytes(paths.model(training.name), training.name.encode())
-    record.write(training, epochs, [{"trainable": 4000, "non_trainable": 50}, {"trainable": 470, "non_trainable": 6}])
+    layers = [{"trainable": 4000, "non_trainable": 50}, {"trainable": 470, "non_trainable": 6}]
+    record.write(training, epochs, layers, Tracked(paths.stage(training.name), {}, {}))

@@ -136,7 +136,15 @@ def remake(stage: str) -> str:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
+    return _digest(path, hashlib.sha256())
+
+
+def md5(path: Path) -> str:
+    """The MD5 of a file's content, in hexadecimal: DVC's name for it."""
+    return _digest(path, hashlib.md5(usedforsecurity=False))
+
+
+def _digest(path: Path, digest: hashlib._Hash) -> str:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

@@ -83,7 +83,7 @@ class Params(Hyperparameters):
     report: Hyperparameters
     variants: dict[Annotated[str, AfterValidator(_variant_name)], Hyperparameters] = Field(min_length=1)
 
-    _changed: dict[str, frozenset[str]] = PrivateAttr(default_factory=dict)  # the keys that the file has for each variant
+    _content: dict[str, Any] = PrivateAttr(default_factory=dict)  # what the file has
 
     @model_validator(mode="before")
     @classmethod
@@ -118,8 +118,15 @@ class Params(Hyperparameters):
         """Where params.yaml sets a hyperparameter of a training, as `dvc exp run -S` names it."""
         if training == TRIAL:
             return hyperparameter
-        own = hyperparameter in self._changed.get(training, ())
-        return f"variants.{training}.{hyperparameter}" if own else f"report.{hyperparameter}"
+        own = f"variants.{training}.{hyperparameter}"
+        return f"report.{hyperparameter}" if self.value(own) is None else own
+
+    def value(self, key: str) -> Any:
+        """What the file has under a key, with dots between the keys of nested mappings; None if it has no such key."""
+        found: Any = self._content
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
 
     def class_groups(self, classes: int) -> Groups:
         """The digits that each class merges: ten groups of one digit, or the four groups."""
@@ -128,7 +135,7 @@ class Params(Hyperparameters):
         return tuple(tuple(group) for group in self.groups)
 
     def colour(self, training: str) -> str | None:
-        """The colour of a variant, as #rrggbb; None for the trial, of which there are many."""
+        """Return the colour of a variant, as #rrggbb; None for the trial, whose runs are many."""
         return None if training == TRIAL else COLOURS[list(self.variants).index(training) % len(COLOURS)]
 
 
@@ -193,7 +200,7 @@ def load(path: Path = paths.PARAMS) -> Params:
     except ValidationError as error:
         problems = [problem for problem in error.errors() if _of_the_file(problem["loc"], content)]
         raise InputError(f"{path}: " + "; ".join(_explain(problem) for problem in problems)) from None
-    settings._changed.update({name: frozenset(changes) for name, changes in content["variants"].items()})
+    settings._content.update(content)
     return settings
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from types import FrameType
@@ -35,13 +35,19 @@ class Terminated(BaseException):
     """SIGTERM or SIGHUP, raised in the main thread so that `with` blocks and `finally` clauses run."""
 
 
+def _named(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
 def _raise_terminated(number: int, _frame: FrameType | None) -> None:
     raise Terminated(number)
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def held(waiting_for: str) -> Iterator[Sequence[int]]:
     """Hold Ctrl-C, SIGTERM and SIGHUP back until the block ends; the second of them is let through.
+
+    The first is said at once, with what it is `waiting_for`. The block gets the signals that came.
 
     For code that an exception from outside would leave in a state that none can use: MLflow cut off within a transaction
     keeps its database locked until the process ends.
@@ -56,11 +62,12 @@ def held() -> Iterator[None]:
     def hold(number: int, _frame: FrameType | None) -> None:
         came.append(number)
         restore()
+        say(f"{_named(number)}: waiting for {waiting_for}")
 
     for number in before:
         signal.signal(number, hold)
     try:
-        yield
+        yield came
     finally:
         restore()
         for late in came:
@@ -120,11 +127,11 @@ def run(main: Callable[[], None]) -> None:
         say(f"error: {name}{error.strerror or error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        say("stopped by Ctrl-C")
+        say(f"stopped by {_named(signal.SIGINT)}")
         sys.exit(128 + signal.SIGINT)
     except Terminated as terminated:
-        number = signal.Signals(terminated.args[0])
-        say(f"stopped by {number.name}")
+        number = terminated.args[0]
+        say(f"stopped by {_named(number)}")
         sys.exit(128 + number)
     finally:
         gc.freeze()  # what ends anyway need not be searched for garbage: a second where PyTorch and MLflow are imported

@@ -9,8 +9,9 @@ from quartet.base import process
 from quartet.base.errors import InputError
 
 COMMANDS = {
-    "prepare": "check params.yaml, and make MLflow's store if it is missing",
+    "prepare": "check params.yaml and DVC's records, and make MLflow's store if it is missing",
     "repro": "dvc repro, with the stages that do not need each other side by side",
+    "audit": "compare what DVC recorded for each training with what the training noted at its start",
     "sync": "make MLflow agree with the models that DVC has",
     "publish": "write the results on MNIST into docs/ and README.md",
     "verify": "run what is committed on MNIST, and compare each output with the published one",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from quartet.base import errors, files, numerics, params, paths, process
+from quartet.base import errors, files, numerics, params, paths, process, stage
 from quartet.base.errors import InputError, WorkError
 from quartet.commands import outputs
 from quartet.data import idx, sample, splits
@@ -68,7 +68,7 @@ def run(trainings: Sequence[str], *, draw: bool) -> None:
         examples = (loop.load_examples(split, training.groups) for split in ("train", "validation"))
         trained, epochs = loop.fit(training.hyperparameters, *examples)
         weights.save(paths.model(name), trained, training.description)
-        record.write(training, epochs, network.layer_table(trained))
+        record.write(training, epochs, network.layer_table(trained), stage.note(paths.stage(name), settings))
         with determinism.deterministic():
             logits = inference.predict(trained, torch.from_numpy(test.images))
             scores[name] = metrics.score(logits, test.labels, training.groups)

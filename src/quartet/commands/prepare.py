@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quartet.base import params, process
-from quartet.tracking import store
+from quartet.commands import audit
+from quartet.tracking import attempts
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Check params.yaml, and make MLflow's store if it is missing, before trainings side by side would all try to."""
+    """Check params.yaml and DVC's records, and make MLflow's store if it is missing, before trainings side by side do."""
     process.Parser(prog="quartet prepare", description=main.__doc__).parse_args(arguments)
     params.load()
-    store.initialise()
+    audit.remove_false()
+    attempts.initialise()

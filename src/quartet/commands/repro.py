@@ -18,7 +18,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 
 from quartet.base import errors, files, process
 from quartet.base.errors import InputError, WorkError
@@ -35,10 +35,11 @@ PATIENCE = ((signal.SIGINT, 20), (signal.SIGTERM, 10), (signal.SIGKILL, 10))
 
 
 class Step(NamedTuple):
-    """A stage, by its name in DVC's commands, and the stages that must be done before it."""
+    """A stage: its name in DVC's commands, the stages that must be done before it, and its parameters by file and key."""
 
     name: str
     needs: frozenset[str]
+    params: Mapping[str, Mapping[str, Any]] = {}
 
 
 class Plan(NamedTuple):
@@ -54,6 +55,7 @@ def plan(targets: Sequence[str]) -> Plan:
 
     InputError if DVC cannot read its files or does not know a target.
     """
+    from dvc.dependency import ParamsDependency
     from dvc.dvcfile import LOCK_FILE, PROJECT_FILE
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -68,7 +70,12 @@ def plan(targets: Sequence[str]) -> Plan:
                 if Path(stage.path).name == PROJECT_FILE:
                     locks.setdefault(Path(stage.path).with_name(LOCK_FILE), []).append(stage.name)
             steps = [
-                Step(stage.addressing, frozenset(need.addressing for need in graph.successors(stage))) for stage in order
+                Step(
+                    stage.addressing,
+                    frozenset(need.addressing for need in graph.successors(stage)),
+                    {dep.fs_path: dep.read_params() for dep in stage.deps if isinstance(dep, ParamsDependency)},
+                )
+                for stage in order
             ]
             return Plan(steps, locks, Path(repo.tmp_dir or ".") / RECORD)
     except DvcException as error:
@@ -158,7 +165,8 @@ def stop(running: Collection[Running]) -> None:
 def run(steps: Sequence[Step], jobs: int, seconds: Mapping[str, float]) -> dict[str, float]:
     """Run the steps, at most `jobs` at once, the one with the longest chain behind it first.
 
-    Returns the seconds of those that ran. WorkError names the stage that failed; those that ran beside it are stopped.
+    Returns the seconds of those that ran. WorkError names the stage that failed, or the parameter that changed before its
+    stage began; what runs beside is stopped.
     """
     chains = priorities(steps, seconds)
     width = max((len(step.name) for step in steps), default=0)
@@ -170,6 +178,8 @@ def run(steps: Sequence[Step], jobs: int, seconds: Mapping[str, float]) -> dict[
     try:
         while waiting or running:
             for step in [step for step in waiting if step.needs <= done][: jobs - len(running)]:
+                if changed := changed_params(step):
+                    raise WorkError(f"{', '.join(changed)} changed before {step.name} began; run again")
                 waiting.remove(step)
                 running[step.name] = Running(step.name, width, ended)
             stage = running.pop(ended.get())
@@ -187,6 +197,22 @@ def run(steps: Sequence[Step], jobs: int, seconds: Mapping[str, float]) -> dict[
 
 def _how(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def changed_params(step: Step) -> list[str]:
+    """List the parameters of a stage, as `file: key`, that are not any more what they were when the stage was planned."""
+    from dvc.dependency.param import read_param_file
+    from dvc.exceptions import DvcException
+    from dvc.fs import LocalFileSystem
+
+    changed = []
+    for file, values in step.params.items():
+        try:
+            now = read_param_file(LocalFileSystem(), file, list(values), flatten=True) if values else {}
+        except (DvcException, OSError):  # half-written or gone
+            now = {}
+        changed += [f"{os.path.relpath(file)}: {key}" for key in values if key not in now or now[key] != values[key]]
+    return changed
 
 
 def put_in_order(locks: Mapping[Path, Sequence[str]]) -> None:

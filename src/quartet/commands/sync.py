@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from quartet.base import errors, files, params, paths, process
+from quartet.commands import audit
 from quartet.data import splits
 from quartet.evaluation import predictions
-from quartet.tracking import runs, store
+from quartet.tracking import attempts, runs, store
 from quartet.training import record
 
 WHEN_TOLD = "--when-told"
@@ -27,8 +28,11 @@ def complete(name: str) -> bool:
     from quartet.model import network, weights  # PyTorch, which a process that only starts this one need not wait for
 
     training, colour = record.read(name), params.load().colour(name)
+    outcome = runs.Outcome(record.read_history(name), files.sha256(paths.model(name)))
     model = network.with_scores(weights.load(paths.model(name), training.description))
-    return _works(partial(runs.complete, training, colour, record.read_history(name), model))
+    if files.sha256(paths.model(name)) != outcome.weights:
+        raise errors.WorkError(f"{paths.model(name)}: written while it was read; run `make sync` again")
+    return _works(partial(runs.complete, training, colour, outcome, model))
 
 
 def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
@@ -54,11 +58,11 @@ def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
         names=ARTIFACTS,
         draw=draw,
     )
-    return _works(partial(runs.log_evaluation, training, evaluation))
+    return _works(partial(runs.log_evaluation, training, files.sha256(paths.model(name)), evaluation))
 
 
 def _works(action: Callable[[], object]) -> bool:
-    return store.attempt(action) is not store.FAILED
+    return attempts.attempt(action) is not attempts.FAILED
 
 
 def repair() -> bool:
@@ -119,7 +123,9 @@ def main(arguments: Sequence[str]) -> None:
     """Synchronise and say how it went."""
     parser = process.Parser(prog="quartet sync", description="Make MLflow agree with the models that DVC has.")
     parser.parse_args(arguments)
-    if not bring_up_to_date(params.load().trainings):
+    settings = params.load()
+    audit.remove_false()
+    if not bring_up_to_date(settings.trainings):
         raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")
     print(f"sync: MLflow ({store.shown_uri()}) agrees with stages/")
 

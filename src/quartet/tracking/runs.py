@@ -1,7 +1,8 @@
-"""MLflow's runs: one for each training, found again by the training's fingerprint.
+"""MLflow's runs: one for each training, found again by the training's fingerprint and the SHA-256 of its weights.
 
-Everything here says what MLflow should hold and adds what is missing, so that doing it twice, resuming, or coming back
-after a failure all end with the same run. A failure here is one warning; it never costs a training.
+The same settings, data and code come to other weights on a processor that rounds otherwise: that is another run. All here
+says what MLflow should hold and adds what is missing, so that doing it twice, resuming, or coming back after a failure all
+end with the same run. A failure here is one warning; it never costs a training.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import psutil
 
 from quartet.base import paths, process
 from quartet.data import splits
-from quartet.tracking import models, store
+from quartet.tracking import attempts, models, store
 from quartet.training.record import Epoch, TrainingRecord
 
 if TYPE_CHECKING:
@@ -31,13 +32,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROCESS = "process"  # the tag that names the process of a run, as `host pid start`
+WEIGHTS = "weights"  # the tag with the SHA-256 of the model's file, of a run that has its whole history
+
+
+class Outcome(NamedTuple):
+    """What a training came to, as far as it is known: its epochs, and the SHA-256 of the model's file once there is one."""
+
+    epochs: Sequence[Epoch] = ()
+    weights: str = ""
 
 
 class _Session(NamedTuple):
     client: MlflowClient
-    run_id: str
-    started: int  # in ms since 1970
-    ended: int | None = None  # when the run was finished before
+    run: Run  # as it was before this session
 
 
 @dataclass(frozen=True)
@@ -64,22 +71,24 @@ def close_interrupted() -> None:
 
 
 @contextlib.contextmanager
-def live(record: TrainingRecord, colour: str | None) -> Iterator[Callable[[Sequence[Epoch]], None]]:
-    """Open the run of a training for the block, which gets a function that logs the history so far.
+def live(record: TrainingRecord, colour: str | None) -> Iterator[Callable[[Outcome], None]]:
+    """Open the run of a training for the block, which gets a function that logs what the training came to so far.
 
     MLflow's pages draw it in `colour`, #rrggbb, or in one of their own. The run ends as FINISHED, as FAILED if the block
-    raises, or as KILLED if it is stopped.
+    raises, or as KILLED if it is stopped. A run that has its weights stays as it is if it turns out to be that of other
+    weights; this training then has another run.
     """
-    opened = store.attempt(lambda: _open(store.client(), record, colour))
-    session = None if opened is store.FAILED else opened
-    known: Sequence[Epoch] = ()
-    missed = session is None
+    session = attempts.attempt(lambda: _open(store.client(), record, colour))
+    begun = session is not attempts.FAILED
+    known, missed = Outcome(), not begun
 
-    def log(history: Sequence[Epoch]) -> None:
-        nonlocal known, missed
-        known = history
-        if session and not missed:
-            missed = store.attempt(lambda: _log_epochs(session, history)) is store.FAILED
+    def log(outcome: Outcome) -> None:
+        nonlocal known, missed, session
+        known = outcome
+        if not missed:
+            logged = attempts.attempt(lambda: _log(session, record, colour, outcome))
+            missed = logged is attempts.FAILED
+            session = session if missed else logged
 
     status = "FAILED"
     try:
@@ -89,33 +98,35 @@ def live(record: TrainingRecord, colour: str | None) -> Iterator[Callable[[Seque
         status = "KILLED"
         raise
     finally:
-        if session:
-            store.attempt(lambda: _close(session, known if missed else (), status), quiet=missed)
+
+        def close() -> None:
+            _close(_log(session, record, colour, known) if missed else session, status)
+
+        if begun:
+            attempts.attempt(close, quiet=missed, stopping=status == "KILLED")
 
 
-def complete(
-    record: TrainingRecord, colour: str | None, history: Sequence[Epoch], network: nn.Sequential | None = None
-) -> None:
+def complete(record: TrainingRecord, colour: str | None, outcome: Outcome, network: nn.Sequential | None = None) -> None:
     """Make the run of a training hold its whole history and, if it is given, its model.
 
     A training that has no run gets one, tagged `restored`: DVC brought its files from the cache and nothing ran.
     """
     client = store.client()
-    run, *doubles = _find(client, record.fingerprint) or [_create(client, record, colour, restored="true")]
+    run, *doubles = _find(client, record, outcome) or [_create(client, record, colour, restored="true")]
     for double in doubles:  # two trainings of the same at the same time
         client.delete_run(double.info.run_id)
     _describe(client, run, record)
-    _log_epochs(_Session(client, run.info.run_id, run.info.start_time), history)
+    _log_outcome(client, run, outcome)
     if network is not None and not models.has_model(client, run):
         models.log_model(run, network)
     if run.info.status != "FINISHED":
         client.set_terminated(run.info.run_id, "FINISHED", _now(run.info.start_time))
 
 
-def log_evaluation(record: TrainingRecord, evaluation: Evaluation) -> None:
-    """Log the metrics and the files of an evaluation to the run of a training that is complete, unless it has them."""
+def log_evaluation(record: TrainingRecord, weights: str, evaluation: Evaluation) -> None:
+    """Log the metrics and the files of an evaluation to the run of these weights, which is complete, unless it has them."""
     client = store.client()
-    run = _find(client, record.fingerprint)[0]
+    run = _find(client, record, Outcome(weights=weights))[0]
     there = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     if run.data.tags.get("evaluation") == evaluation.digest and there.issuperset(evaluation.names):
         return
@@ -129,10 +140,30 @@ def log_evaluation(record: TrainingRecord, evaluation: Evaluation) -> None:
     client.set_tag(run.info.run_id, "evaluation", evaluation.digest)
 
 
-def _find(client: MlflowClient, fingerprint: str) -> list[Run]:
-    """The runs of a training, the oldest first: one, or none."""
-    query = f"tags.fingerprint = '{fingerprint}'"
-    return list(client.search_runs([store.experiment_id(client)], query, order_by=["attributes.start_time ASC"]))
+def _find(client: MlflowClient, record: TrainingRecord, outcome: Outcome) -> list[Run]:
+    """The runs of a training that may have come to this: those of its weights first, the oldest first. One, or none."""
+    query = f"tags.fingerprint = '{record.fingerprint}'"
+    found = client.search_runs([store.experiment_id(client)], query, order_by=["attributes.start_time ASC"])
+    agreeing = [run for run in found if _agrees(client, run, outcome)]
+    return sorted(agreeing, key=lambda run: bool(outcome.weights) and WEIGHTS not in run.data.tags)
+
+
+def _agrees(client: MlflowClient, run: Run, outcome: Outcome) -> bool:
+    """Whether a run is of these weights or, if they or its own are not known yet, holds no other value of these epochs."""
+    if outcome.weights and WEIGHTS in run.data.tags:
+        return bool(run.data.tags[WEIGHTS] == outcome.weights)
+    if not outcome.epochs:
+        return True
+    logged = {
+        (key, metric.step): metric.value
+        for key in Epoch._fields[1:]
+        for metric in client.get_metric_history(run.info.run_id, key)
+    }
+    return all(logged.get((key, epoch.epoch), value) == value for epoch in outcome.epochs for key, value in _values(epoch))
+
+
+def _values(epoch: Epoch) -> Iterator[tuple[str, float]]:
+    return ((key, value) for key, value in epoch._asdict().items() if key != "epoch")
 
 
 def _create(client: MlflowClient, record: TrainingRecord, colour: str | None, **tags: str) -> Run:
@@ -171,19 +202,27 @@ def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
 
 
 def _open(client: MlflowClient, record: TrainingRecord, colour: str | None) -> _Session:
-    found = _find(client, record.fingerprint)
+    return _join(client, record, colour, Outcome())
+
+
+def _join(client: MlflowClient, record: TrainingRecord, colour: str | None, outcome: Outcome) -> _Session:
+    """Go on in a run that may come to this outcome: an unfinished one, else a whole one, else a new one."""
+    found = sorted(_find(client, record, outcome), key=_is_whole)
     own = {PROCESS: f"{platform.node()} {_identity()}"}
     run = found[0] if found else _create(client, record, colour, **own)
-    session = _Session(
-        client, run.info.run_id, run.info.start_time, run.info.end_time if run.info.status == "FINISHED" else None
-    )
-    for key, value in {**_tags(record, colour), **own}.items():
-        if run.data.tags.get(key) != value:
-            client.set_tag(run.info.run_id, key, value)
-    if found:
-        client.update_run(run.info.run_id, status="RUNNING")
+    if not _is_whole(run):
+        for key, value in {**_tags(record, colour), **own}.items():
+            if run.data.tags.get(key) != value:
+                client.set_tag(run.info.run_id, key, value)
+        if found:
+            client.update_run(run.info.run_id, status="RUNNING")
     _describe(client, run, record)
-    return session
+    return _Session(client, run)
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether a run has all of a training: such a run is only read when the same is trained again."""
+    return WEIGHTS in run.data.tags and run.info.status == "FINISHED"
 
 
 def _identity(pid: int | None = None) -> str:
@@ -200,12 +239,21 @@ def _alive(identity: str) -> bool:
         return False
 
 
-def _close(session: _Session, missed: Sequence[Epoch], status: str) -> None:
-    if missed:
-        _log_epochs(session, missed)
-    # Trained again, it is the run that it was, and took the time that it took.
-    ended = session.ended if status == "FINISHED" else None
-    session.client.set_terminated(session.run_id, status, ended or _now(session.started))
+def _log(session: _Session, record: TrainingRecord, colour: str | None, outcome: Outcome) -> _Session:
+    """Log what a training came to so far; return its session, which is that of another run if this one has other values."""
+    client, run = session
+    if not _agrees(client, run, outcome):
+        if not _is_whole(run):
+            _close(session, "KILLED" if run.info.status == "RUNNING" else run.info.status)
+        session = _join(client, record, colour, outcome)
+    _log_outcome(client, session.run, outcome)
+    return session
+
+
+def _close(session: _Session, status: str) -> None:
+    client, run = session
+    if not _is_whole(run):
+        client.set_terminated(run.info.run_id, status, _now(run.info.start_time))
 
 
 def _now(started: int) -> int:
@@ -213,21 +261,22 @@ def _now(started: int) -> int:
     return max(int(time.time() * 1000), started)
 
 
-def _log_epochs(session: _Session, epochs: Sequence[Epoch]) -> None:
-    """Log the epochs that the run does not hold yet: MLflow would store a repeated step twice."""
+def _log_outcome(client: MlflowClient, run: Run, outcome: Outcome) -> None:
+    """Log the epochs that the run does not hold yet, as MLflow would store a repeated step twice; then name the weights."""
     from mlflow.entities import Metric
 
-    logged = {metric.step for metric in session.client.get_metric_history(session.run_id, "train_loss")}
+    logged = {metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")}
     now = int(time.time() * 1000)
     metrics = [
         Metric(key, value, now, epoch.epoch)
-        for epoch in epochs
+        for epoch in outcome.epochs
         if epoch.epoch not in logged
-        for key, value in epoch._asdict().items()
-        if key != "epoch"
+        for key, value in _values(epoch)
     ]
     if metrics:
-        session.client.log_batch(session.run_id, metrics=metrics)
+        client.log_batch(run.info.run_id, metrics=metrics)
+    if outcome.weights and WEIGHTS not in run.data.tags:
+        client.set_tag(run.info.run_id, WEIGHTS, outcome.weights)
 
 
 def _tags(record: TrainingRecord, colour: str | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""MLflow's store: where it is, its experiment, and failures that never cost a training."""
+"""MLflow's store: where it is, its client and its experiment."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from filelock import FileLock, Timeout
-
-from quartet.base import errors, paths, process
+from quartet.base import paths
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from requests import PreparedRequest, Response
+    from urllib3 import BaseHTTPResponse
 
 EXPERIMENT = "mnist-quartet"
 PATIENCE = 5  # seconds to wait for a database that another process has locked
-FAILED = object()  # what `attempt` returns for an action that failed
+LONGEST_ANSWER = 64 << 20  # bytes; of a server that sends more, no more is read
 # Opens MLflow's pages on the runs of models, not on those of prompts.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # How MLflow's client behaves here unless the user says otherwise: quiet, and bounded if a server does not answer.
@@ -33,6 +34,7 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -63,12 +65,6 @@ def artifacts() -> str | None:
     file = uri().removeprefix("sqlite:///")
     own = uri() == _own_uri() or (file != uri() and Path(file).resolve() == _database())
     return (paths.project_root() / "mlruns").as_uri() if own else None
-
-
-def initialise() -> None:
-    """Make the store and the experiment if they are missing, once, before trainings that run side by side."""
-    if artifacts() is None or not (_database().exists() and _database().stat().st_size):
-        attempt(lambda: experiment_id(client()))
 
 
 def mend_moved() -> None:
@@ -122,73 +118,36 @@ def import_ahead() -> None:
             import_module(name)
 
 
-def attempt(action: Callable[[], Any], quiet: bool = False) -> Any:
-    """The action's value, or FAILED after one warning if it fails: tracking never costs a result."""
-    try:
-        with process.held(), _alone():
-            _check_database()
-            return action()
-    except Exception as error:  # noqa: BLE001 -- whatever the store raises, the training goes on
-        if not quiet:
-            errors.warn(
-                f"MLflow ({shown_uri()}) failed: {_explain(error)} -- the work goes on without it;"
-                " `make sync` brings it up to date"
-            )
-        return FAILED
+def is_made() -> bool:
+    """Whether the project's own store, if that is the one in use, has been made."""
+    return artifacts() is not None and _database().exists() and _database().stat().st_size > 0
 
 
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Keep other processes of this project out, so that to look for a run and to make it are one step.
-
-    One that is inside for more than PATIENCE seconds, as with a server that does not answer, is not waited for any longer.
-    """
-    folder = paths.project_root() / paths.CHECKPOINTS
-    lock = FileLock(folder / "mlflow.lock")
-    with contextlib.suppress(Timeout, OSError):  # a folder that cannot be written to has no lock
-        folder.mkdir(exist_ok=True)
-        lock.acquire(timeout=PATIENCE, poll_interval=0.01)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _explain(error: Exception) -> str:
-    """What went wrong, and how to repair what `make sync` alone does not."""
-    cause: BaseException = error
-    below = error.__cause__ or error.__context__
-    while below:
-        if isinstance(below, OSError | sqlite3.Error):  # the system's or SQLite's own words, at the bottom of many others
-            cause = below
-        below = below.__cause__ or below.__context__
-    problem = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
-    if type(cause) is sqlite3.DatabaseError:  # its subclasses are other things than a damaged file
-        return f"{problem}; move {uri().removeprefix('sqlite:///')} away, and it is made again"
-    if "out-of-date database schema" in problem:  # MLflow says so of a newer one too
-        problem = problem.partition(". Take")[0]
-        return f"{problem}; back it up, then `mlflow db upgrade {shown_uri()}`, or move it away if a newer MLflow made it"
-    return problem
-
-
-def _check_database() -> None:
+def check_database() -> None:
     """Find in seconds what MLflow, on the project's own store, would find after a minute of trying again."""
     if artifacts() is not None:
         with contextlib.closing(sqlite3.connect(_database(), timeout=PATIENCE)) as connection:
             connection.execute("BEGIN IMMEDIATE")
 
 
-def client() -> MlflowClient:
-    """MLflow's client on the store in use."""
+def import_mlflow() -> None:
+    """Import MLflow, which takes seconds, and settle how its client behaves."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     with _importing():
         import mlflow
+    for name in ("mlflow", "alembic", "urllib3"):  # what they have to say is in the exception
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    mlflow.set_tracking_uri(uri())
+    _limit_answers()
 
-        for name in ("mlflow", "alembic", "urllib3"):  # what they have to say is in the exception
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        mlflow.set_tracking_uri(uri())
-        return mlflow.MlflowClient(uri())
+
+def client() -> MlflowClient:
+    """MLflow's client on the store in use."""
+    import_mlflow()
+    import mlflow
+
+    return mlflow.MlflowClient(uri())
 
 
 @contextlib.contextmanager
@@ -203,6 +162,28 @@ def _importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@cache
+def _limit_answers() -> None:
+    """Let MLflow's client give up on an answer that is longer than LONGEST_ANSWER; it has no setting for that."""
+    from mlflow.utils import request_utils
+
+    class Limited(request_utils.TCPKeepAliveHTTPAdapter):
+        def build_response(self, req: PreparedRequest, resp: BaseHTTPResponse) -> Response:
+            resp.stream = partial(_limited, resp.stream)  # type: ignore[method-assign] # of this one answer
+            return super().build_response(req, resp)
+
+    request_utils.TCPKeepAliveHTTPAdapter = Limited  # type: ignore[misc] # in place of the class that it extends
+
+
+def _limited(stream: Callable[..., Iterator[bytes]], *args: Any, **kwargs: Any) -> Iterator[bytes]:
+    size = 0
+    for part in stream(*args, **kwargs):
+        size += len(part)
+        if size > LONGEST_ANSWER:
+            raise OSError(f"the server's answer is longer than {LONGEST_ANSWER:,} bytes")
+        yield part
 
 
 def experiment_id(client: MlflowClient) -> str:

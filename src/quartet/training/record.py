@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from quartet.base import files, paths
 from quartet.base.errors import InputError
 from quartet.base.params import Groups, Hyperparameters, Params
+from quartet.base.stage import Tracked
 
 # The code that training uses, below src/. Tracking is not among it: it changes no result.
 CODE = (
@@ -98,8 +99,11 @@ def remove_parts(name: str) -> None:
     files.remove_parts(paths.history(name), paths.model(name), paths.provenance(name), paths.summary(name))
 
 
-def write(record: TrainingRecord, epochs: Sequence[Epoch], layers: Sequence[Mapping[str, Any]]) -> None:
-    """Write history.csv, summary.json and provenance.json; `layers` is what `network.layer_table` returns."""
+def write(record: TrainingRecord, epochs: Sequence[Epoch], layers: Sequence[Mapping[str, Any]], tracked: Tracked) -> None:
+    """Write history.csv, summary.json and provenance.json.
+
+    `layers` is what `network.layer_table` returns, `tracked` what DVC tracked for the stage when the training began.
+    """
     name = record.name
     files.write_csv(paths.history(name), [epoch._asdict() for epoch in epochs])
     summary = {
@@ -109,7 +113,8 @@ def write(record: TrainingRecord, epochs: Sequence[Epoch], layers: Sequence[Mapp
         "history_sha256": files.sha256(paths.history(name)),
     }
     files.write_record(paths.summary(name), summary)
-    files.write_record(paths.provenance(name), record.provenance)
+    dvc = {"params": tracked.params, "deps": tracked.deps}
+    files.write_record(paths.provenance(name), {**record.provenance, "dvc": dvc})
 
 
 def read(name: str) -> TrainingRecord:
@@ -117,7 +122,7 @@ def read(name: str) -> TrainingRecord:
     path, stage = paths.provenance(name), paths.stage(name)
     provenance = files.read_record(path, stage)
     summary = read_summary(name)
-    if any(summary.get(key) != value for key, value in provenance.items() if key != "code"):
+    if any(summary.get(key) != value for key, value in provenance.items() if key not in ("code", "dvc")):
         raise InputError(f"{path}: not of the training that {paths.summary(name)} describes; {files.remake(stage)}")
     try:
         return TrainingRecord(

@@ -1,0 +1,96 @@
+"""A stage as DVC tracks it, and whether any of that changed while the stage ran.
+
+DVC hashes what a stage depends on after its command has ended. So DVC would record a change that was made meanwhile as what
+the stage used, and restore that pair from its run cache ever after.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quartet import STARTED
+from quartet.base import paths
+from quartet.base.errors import InputError, WorkError
+from quartet.base.params import Params
+
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+class Tracked(NamedTuple):
+    """What DVC tracks for a stage: the values of parameters by file and key, DVC's hash of each dependency by its path."""
+
+    stage: str
+    params: dict[str, dict[str, Any]]
+    deps: dict[str, str | None]
+
+
+def in_dvc_project() -> bool:
+    """Whether the working directory is the root of a DVC project: a script may run in a copy of a few files."""
+    return Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
+
+
+def note(stage: str, settings: Params) -> Tracked:
+    """Note what DVC tracks for a stage that has read its settings and its inputs, and begins to work.
+
+    WorkError if what the stage has read is not what is there now: then nobody could say what it works with. Outside of a
+    DVC project there is nothing to note.
+    """
+    tracked = _look(stage)
+    params = [
+        f"{paths.PARAMS}: {key}"
+        for key, value in tracked.params.get(paths.PARAMS.as_posix(), {}).items()
+        if settings.value(key) != value
+    ]
+    _fail_if_any([*params, *filter(_is_edited, tracked.deps)], f"{stage} was starting")
+    return tracked
+
+
+def check(before: Tracked, doing: str = "running") -> None:
+    """Compare what `note` noted with what is there now; WorkError names what changed. Call it before outputs are written."""
+    now = _look(before.stage)
+    params = [
+        f"{file}: {key}"
+        for file, values in before.params.items()
+        for key, value in values.items()
+        if key not in now.params.get(file, {}) or now.params[file][key] != value
+    ]
+    deps = [path for path, found in before.deps.items() if now.deps.get(path) != found]
+    _fail_if_any([*params, *deps], f"{before.stage} was {doing}")
+
+
+def _fail_if_any(changed: list[str], when: str) -> None:
+    if changed:
+        raise WorkError(f"{', '.join(changed)} changed while {when}; run again")
+
+
+def _is_edited(path: str) -> bool:
+    """Whether code of this process, or the file of parameters, was written since the process began to read them.
+
+    An edit that was taken back meanwhile leaves the same hash, but the process may have read what was there between.
+    """
+    file = Path(path)
+    if file != paths.PARAMS and not file.resolve().is_relative_to(SOURCE):
+        return False
+    return any(found.stat().st_ctime_ns > STARTED for found in [*file.rglob("*.py"), *([file] if file.is_file() else [])])
+
+
+def _look(name: str) -> Tracked:
+    if not in_dvc_project():
+        return Tracked(name, {}, {})
+    from dvc.dependency import ParamsDependency
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    params: dict[str, dict[str, Any]] = {}
+    deps: dict[str, str | None] = {}
+    try:
+        with Repo() as repo:
+            for dep in repo.stage.load_one(name=name).deps:
+                if isinstance(dep, ParamsDependency):
+                    params[dep.def_path] = dep.read_params()
+                else:
+                    deps[dep.def_path] = dep.get_hash().value if dep.exists else None
+    except (DvcException, OSError) as error:
+        raise InputError(f"stage {name}: DVC cannot read what it depends on: {error}") from None
+    return Tracked(name, params, deps)
