@@ -143,6 +143,13 @@ def test_a_file_that_dvc_cannot_read_is_one_line(project, file):
     assert caught.value.exit_status == 2
 
 
+@pytest.mark.parametrize("content", ["schema: '2.0'\nstages:\n  work:\n", ""])
+def test_the_lock_file_may_be_half_written(project, content):
+    """As by the DVC of a stage that ends beside this one."""
+    write(project / "dvc.lock", content)
+    stage.check(note())
+
+
 def test_outside_of_a_dvc_project_there_is_nothing_to_note(workspace):
     tracked = note()
     assert tracked == Tracked("work", {}, {})

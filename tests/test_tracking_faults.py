@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -838,11 +838,18 @@ class Stage:
     def train(self, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         return self._run(*before, sys.executable, str(ROOT / "src/train.py"), "ten")
 
-    def start(self, server: Stub, deadline: int, grace: int) -> subprocess.Popen[str]:
+    @contextlib.contextmanager
+    def started(self, server: Stub, deadline: int, grace: int) -> Iterator[subprocess.Popen[str]]:
         command = [sys.executable, "-c", PATIENT, str(deadline), str(grace), "ten"]
         uri, pipe = f"http://127.0.0.1:{server.server_port}", subprocess.PIPE
         env = self.env | {"MLFLOW_TRACKING_URI": uri}
-        return subprocess.Popen(command, cwd=self.root, env=env, stdout=pipe, stderr=pipe, text=True)
+        training = subprocess.Popen(command, cwd=self.root, env=env, stdout=pipe, stderr=pipe, text=True)
+        try:
+            with bounded(100):
+                yield training
+        finally:
+            training.kill()
+            training.communicate()
 
     def sync(self) -> subprocess.CompletedProcess[str]:
         return self._run("quartet", "sync")
@@ -947,8 +954,8 @@ def test_the_script_trains_to_the_same_bytes_beside_a_read_only_store_and_the_ne
 @shares_project
 def test_the_script_trains_on_beside_a_dripping_server(stage, undisturbed, stub, monkeypatch):
     server = stub(drip_body)
-    training = stage.start(server, deadline=2, grace=2)
-    _, error = training.communicate(timeout=120)
+    with stage.started(server, deadline=2, grace=2) as training:
+        _, error = training.communicate()
     assert error == (
         f"quartet: warning: MLflow ({store.uri()}) failed: TimeoutError: it did not end within 2 s"
         " -- the work goes on without it; `make sync` brings it up to date\n"
@@ -965,9 +972,8 @@ def test_the_script_trains_on_beside_a_dripping_server(stage, undisturbed, stub,
 @shares_project
 @pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
 def test_ctrl_c_is_answered_while_a_server_drips(stage, stub, again):
-    server, grace = stub(drip_body), 100 if again else 1
-    training = stage.start(server, deadline=100, grace=grace)
-    try:
+    server, grace = stub(drip_body), 90 if again else 1
+    with stage.started(server, deadline=90, grace=grace) as training:
         assert server.asked.wait(60)
         begun = time.monotonic()
         training.send_signal(signal.SIGINT)
@@ -978,6 +984,3 @@ def test_ctrl_c_is_answered_while_a_server_drips(stage, stub, again):
             training.send_signal(signal.SIGINT)
         assert training.communicate(timeout=30) == ("", "quartet: stopped by Ctrl-C\n")
         assert training.returncode == 130
-    finally:
-        training.kill()
-        training.communicate()

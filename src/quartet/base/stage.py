@@ -79,6 +79,7 @@ def _look(name: str) -> Tracked:
     if not in_dvc_project():
         return Tracked(name, {}, {})
     from dvc.dependency import ParamsDependency
+    from dvc.dvcfile import ProjectFile
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -86,7 +87,9 @@ def _look(name: str) -> Tracked:
     deps: dict[str, str | None] = {}
     try:
         with Repo() as repo:
-            for dep in repo.stage.load_one(name=name).deps:
+            file = ProjectFile(repo, repo.fs.abspath("dvc.yaml"))
+            # Without dvc.lock: the DVC of a stage beside this one may be writing it.
+            for dep in file.LOADER(file, file.contents)[name].deps:
                 if isinstance(dep, ParamsDependency):
                     params[dep.def_path] = dep.read_params()
                 else:
