@@ -23,6 +23,7 @@ def main() -> None:
     named = os.environ.get(sources.VARIABLE)
     if wanted == "sample" and named:
         raise InputError(f"data.source is sample, yet {sources.VARIABLE} names MNIST ({named}): change one of them")
+    sources.check_place()
     files.remove_parts(paths.SOURCE, *(paths.RAW / name for name in idx.FILES))
     paths.SOURCE.unlink(missing_ok=True)  # it is written again when the files are whole
     source = "sample"

@@ -190,8 +190,8 @@ def test_where_nothing_serves_auto_takes_the_sample_loudly(fetching, monkeypatch
 def test_what_the_user_names_is_never_replaced_by_mirrors_or_sample(place, source, fetching, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     named, reason = {
-        "missing": (str(tmp_path / "missing"), f"neither {tmp_path / 'missing' / FIRST} nor {FIRST}.gz is there"),
-        "empty": (str(tmp_path / "empty"), f"neither {tmp_path / 'empty' / FIRST} nor {FIRST}.gz is there"),
+        "missing": (str(tmp_path / "missing"), "not a directory"),
+        "empty": (str(tmp_path / "empty"), "no file of SHA-256 "),
         "server": (fetching.server.url("404"), "HTTP status 404"),
         "scheme": ("ftp://127.0.0.1/mnist", "expected a directory, a file: URL or an http(s): URL"),
         "nobody": ("~nobody-of-this-name/mnist", "Could not determine home directory"),
@@ -290,18 +290,90 @@ def test_a_bad_unpacked_file_in_a_directory_is_an_error(fault, fetching, tmp_pat
     refuses_the_third(fetching, folder, "not MNIST's file: expected 78,416 bytes of")
 
 
-def test_a_users_files_put_into_the_wrong_place_are_not_deleted(fetching, monkeypatch):
-    """The packed files in data/raw/ itself: a likely slip, and they may have been carried there by hand."""
-    fetching.put(fetching.workspace / paths.RAW)
-    fetching.source("mnist")
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What people put into data/raw/: the names that tools give them, and what else lies there.
+PLACES = {
+    "packed": "{name}.gz",
+    "unpacked by 7-Zip": "{dotted}",
+    "packed under another name": "{dotted}.gz",
+    "packed without a suffix": "packed {name}",
+    "a folder of each name": "of {name}/{dotted}",
+    "torchvision's folder": "raw/{name}",
+    "packed in a folder": "MNIST/{name}.gz",
+}
+
+
+@pytest.mark.parametrize("source", ["auto", "mnist"])
+@pytest.mark.parametrize("place", PLACES)
+def test_what_the_user_put_into_the_folder_is_used(place, source, fetching, monkeypatch):
+    users = {"notes.txt": b"mine", ".DS_Store": b"", "__MACOSX/._a.gz": b"\x1f\x8b", "short.gz": b"\x1f", "deep/er/a": b"a"}
+    for name, content in fetching.contents.items():
+        put = PLACES[place].format(name=name, dotted=name.replace("-idx", ".idx"))
+        users[put] = fetching.packed[name] if "packed" in place and "unpacked" not in place else content
+    for name, content in users.items():
+        path = paths.RAW / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    fetching.source(source)
     monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("404"),))
-    with pytest.raises(WorkError):
+    for _ in range(2):
         fetch.main()
-    assert {f"{name}.gz" for name in fetching.contents} <= set(fetching.raw())
-    monkeypatch.setenv("QUARTET_MNIST", str(paths.RAW))
+        found = everything(paths.RAW)
+        assert json.loads(found.pop("source.json"))["data"] == "mnist"
+        assert found == {**users, **fetching.contents}
+    assert fetching.server.requests == []
+
+
+def test_the_same_places_are_looked_at_in_a_directory_that_is_named(fetching, tmp_path, monkeypatch):
+    for place, name in zip(list(PLACES)[-4:], fetching.contents, strict=True):
+        path = tmp_path / "local" / PLACES[place].format(name=name, dotted=name.replace("-idx", ".idx"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(fetching.packed[name] if "packed" in place else fetching.contents[name])
+    before = everything(tmp_path / "local")
+    monkeypatch.setenv("QUARTET_MNIST", str(tmp_path / "local"))
     fetch.main()
-    packed = {f"{name}.gz": content for name, content in fetching.packed.items()}
-    assert fetching.raw() == {**fetching.contents, **packed}
+    assert fetching.raw() == fetching.contents
+    assert everything(tmp_path / "local") == before
+
+
+def test_a_file_that_a_browser_unpacked_and_named_gz_is_used(fetching, tmp_path, monkeypatch):
+    folder = fetching.put(tmp_path / "local")
+    (folder / f"{THIRD}.gz").write_bytes(fetching.contents[THIRD])
+    monkeypatch.setenv("QUARTET_MNIST", str(folder))
+    fetch.main()
+    assert fetching.raw() == fetching.contents
+
+
+@pytest.mark.parametrize("source", ["auto", "mnist", "sample"])
+@pytest.mark.parametrize("link", ["data", "data/raw"])
+def test_a_linked_folder_is_refused_and_left_alone(link, source, fetching, tmp_path):
+    behind = tmp_path / "behind"
+    raw = behind if link == "data/raw" else behind / "raw"
+    fetching.put(raw)
+    for name, content in (("notes.txt", b"mine"), (f".{FIRST}.abc_1234.part", b"half"), ("source.json", b"{}")):
+        (raw / name).write_bytes(content)
+    before = everything(behind)
+    Path(link).parent.mkdir(exist_ok=True)
+    Path(link).symlink_to(behind)
+    fetching.source(source)
+    with pytest.raises(InputError, match=re.escape(f"{link}: a link to {behind}")) as caught:
+        fetch.main()
+    assert f"QUARTET_MNIST={raw}" in str(caught.value)
+    assert everything(behind) == before
+
+
+@pytest.mark.parametrize("source", ["auto", "sample"])
+@pytest.mark.parametrize("name", [FIRST, FOURTH, "source.json"])
+def test_a_folder_in_the_way_of_an_output_is_named(name, source, fetching):
+    (paths.RAW / name).mkdir(parents=True)
+    (paths.RAW / name / name).write_bytes(b"mine")
+    fetching.source(source)
+    with pytest.raises(InputError, match=re.escape(f"data/raw/{name}: a folder is where a file is to be written")):
+        fetch.main()
+    assert everything(paths.RAW) == {f"{name}/{name}": b"mine"}
 
 
 def test_a_failing_run_removes_what_a_killed_one_left(fetching, monkeypatch):

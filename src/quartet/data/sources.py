@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import requests
 
 from quartet.base import errors, files, paths
-from quartet.base.errors import WorkError
+from quartet.base.errors import InputError, WorkError
 from quartet.data import download, idx, sample
 from quartet.data.download import Known
 
+GZIP = b"\x1f\x8b"  # how a gzip file begins (RFC 1952)
 VARIABLE = "QUARTET_MNIST"
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -48,15 +51,50 @@ MNIST = {
 
 
 def read_local(folder: Path, name: str) -> bytes:
-    """One of MNIST's files from a directory, packed or not; ValueError if it is missing or another file."""
-    plain, packed = folder / name, folder / f"{name}.gz"
-    if plain.is_file():
-        with plain.open("rb") as file:
-            return download.verified(file.read(MNIST[name].size + 1), MNIST[name])
-    if packed.is_file():
-        with packed.open("rb") as file:
-            return download.unpack(file, MNIST[name])
-    raise ValueError(f"neither {plain} nor {packed.name} is there")
+    """One of MNIST's files from a directory or a folder in it, packed or not, under any name: it is known by its SHA-256.
+
+    ValueError if it is not there, which says what is wrong with a file of that very name.
+    """
+    if not folder.is_dir():
+        raise ValueError("not a directory")
+    known, named = MNIST[name], [folder / name, folder / f"{name}.gz"]
+    problem = f"no file of SHA-256 {known.sha256[:12]}…, packed or not, is there or one folder below"
+    others = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path not in named)
+    for path in [*named, *others]:
+        if not path.is_file():
+            continue
+        try:
+            with path.open("rb") as file:
+                if path in named or _may_be(file, known):
+                    return _unpacked(file, known, named_packed=path.suffix == ".gz")
+        except (ValueError, OSError) as error:
+            if path in named:
+                problem = str(error)
+    raise ValueError(problem)
+
+
+def _unpacked(file: BinaryIO, known: Known, *, named_packed: bool) -> bytes:
+    """The known file from one that is it or has it packed; ValueError if it is another."""
+    if _is_packed(file) or (named_packed and not _may_be(file, known)):  # some browsers unpack and keep the name
+        return download.unpack(file, known)
+    return download.verified(file.read(known.size + 1), known)
+
+
+def _may_be(file: BinaryIO, known: Known) -> bool:
+    """Whether a file has the size of the known one, as it is or by the last four bytes of a gzip file (RFC 1952)."""
+    size = file.seek(0, os.SEEK_END)
+    if size > 4 and _is_packed(file):
+        file.seek(-4, os.SEEK_END)
+        size = int.from_bytes(file.read(4), "little")
+    file.seek(0)
+    return size == known.size
+
+
+def _is_packed(file: BinaryIO) -> bool:
+    file.seek(0)
+    begins = file.read(2)
+    file.seek(0)
+    return begins == GZIP
 
 
 def obtain(name: str, location: str) -> bytes:
@@ -71,11 +109,11 @@ def obtain(name: str, location: str) -> bytes:
 
 
 def take_mnist(locations: tuple[str, ...]) -> None:
-    """Complete data/raw/ with MNIST's files, from the first location that serves each; a file already right is kept.
+    """Complete data/raw/ with MNIST's files: from what the user put there, else from the first location that serves each.
 
-    Raises WorkError, saying what went wrong where, if a file can be had from none.
+    A file that is right already is kept. WorkError says what went wrong where if a file can be had from none.
     """
-    missing = [name for name in MNIST if not _at_hand(name)]
+    missing = [name for name in MNIST if not (_at_hand(name) or _unpack_at_hand(name))]
     if not missing:
         print(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked", flush=True)
     problems = []
@@ -90,15 +128,40 @@ def take_mnist(locations: tuple[str, ...]) -> None:
             errors.warn(problems[-1])
     if missing:
         raise WorkError(
-            "MNIST cannot be had (" + "; ".join(problems) + f"). Put {', '.join(f'{name}.gz' for name in MNIST)} into a"
-            f" directory and set {VARIABLE} to it, or unpack them into {paths.RAW}/; then run the same again"
+            "MNIST cannot be had (" + "; ".join(problems) + f"). Put {', '.join(f'{name}.gz' for name in MNIST)} into"
+            f" {paths.RAW}/, packed or not, or into a directory and set {VARIABLE} to it; then run the same again"
         )
+
+
+def check_place() -> None:
+    """Refuse to write to data/raw/ what would go elsewhere, or replace what is not ours; InputError names it."""
+    for folder in (paths.RAW.parent, paths.RAW):
+        if folder.is_symlink():
+            target = paths.RAW.resolve()
+            raise InputError(
+                f"{folder}: a link to {folder.resolve()}; outputs are written in the project itself. Remove the link, and"
+                f" run with {VARIABLE}={target}"
+            )
+    for place in (paths.SOURCE, *(paths.RAW / name for name in idx.FILES)):
+        if place.is_dir():
+            raise InputError(
+                f"{place}: a folder is where a file is to be written; move it elsewhere, and {VARIABLE} may name that place"
+            )
 
 
 def take_sample() -> None:
     """Fill data/raw/ with the embedded sample."""
     for name, array in sample.digits().items():
         files.write_bytes(paths.RAW / name, idx.encode(array))
+
+
+def _unpack_at_hand(name: str) -> bool:
+    """Take a file from what the user put into data/raw/ under another name or packed; what is there stays as it is."""
+    try:
+        files.write_bytes(paths.RAW / name, read_local(paths.RAW, name))
+    except ValueError:
+        return False
+    return True
 
 
 def _at_hand(name: str) -> bool:
