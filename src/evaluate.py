@@ -38,6 +38,7 @@ def main() -> None:
         stage.check(tracked)
         predictions.write(scores, test.labels)
         tell(sync.EVALUATED)
+    stage.check(tracked)  # once more: MLflow's process may have taken seconds
 
 
 if __name__ == "__main__":

@@ -147,6 +147,15 @@ def test_nothing_is_said_of_what_noted_nothing(project, capfd, noted):
     assert stages() == before
 
 
+def test_nothing_is_said_of_an_entry_without_a_hash(project):
+    repro()
+    (entry,) = [path for path in Path(".dvc/cache/runs").glob("??/*/*") if "noted-ten" in path.read_text(encoding="utf-8")]
+    content = yaml.safe_load(entry.read_bytes())
+    del content["outs"][0]["md5"]
+    entry.write_text(yaml.safe_dump(content), encoding="utf-8")
+    audit.main([])
+
+
 def test_nothing_is_said_of_what_is_lost_or_damaged(project, capfd):
     repro(ten={"dvc": {"params": {}, "deps": {}}})
     shutil.rmtree(".dvc/cache/files")

@@ -98,7 +98,7 @@ def _noted(repo: Repo, entry: Mapping[str, Any], name: str) -> tuple[dict[str, A
     """The parameters and dependencies that an entry's training noted, if its provenance.json is here or in DVC's cache."""
     place = paths.provenance(name)
     digest = next(out.get("md5") for out in entry["outs"] if out["path"] == place.as_posix())
-    for path in (place, Path(repo.cache.local.oid_to_path(digest))):
+    for path in (place, Path(repo.cache.local.oid_to_path(digest))) if digest else ():
         try:
             if files.md5(path) == digest:
                 noted = files.read_record(path, paths.stage(name))["dvc"]
