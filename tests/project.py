@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -54,6 +56,20 @@ class Project:
     def quartet(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run the program `quartet` with this copy's code."""
         return self.run("quartet", *arguments, check=False, PYTHONPATH=str(self.root / "src"), **env)
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Replace the first `old` in a file, which must hold it."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def start_dvc(root: Path, stages: dict[str, Any]) -> None:
+    """Make a folder the root of a DVC project with these stages, without git."""
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    for command in (("init", "-q", "--no-scm"), ("config", "core.analytics", "false")):
+        subprocess.run(["dvc", *command], check=True, cwd=root)
 
 
 def clone(folder: Path) -> Project:

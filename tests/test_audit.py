@@ -1,4 +1,4 @@
-"""DVC's records beside what trainings noted, in a real DVC project of which no stage trains."""
+"""The audit of DVC's records, in a real DVC project whose stages only pretend to train."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from project import replace, start_dvc
 from quartet.base import files, paths
 from quartet.base.errors import WorkError
 from quartet.commands import audit, prepare
 
-PIPELINE = {
-    "stages": {
-        "plain": {"cmd": "cat in > plain", "deps": ["in"], "outs": ["plain"]},
-        "train": {
-            "foreach": ["ten", "four"],
-            "do": {
-                "cmd": "mkdir -p stages/train/${item} && cp noted-${item}.json stages/train/${item}/provenance.json",
-                "deps": ["in"],
-                "params": ["lr", "groups"],
-                "outs": ["stages/train/${item}/provenance.json"],
-            },
+STAGES = {
+    "plain": {"cmd": "cat in > plain", "deps": ["in"], "outs": ["plain"]},
+    "train": {
+        "foreach": ["ten", "four"],
+        "do": {
+            "cmd": "mkdir -p stages/train/${item} && cp noted-${item}.json stages/train/${item}/provenance.json",
+            "deps": ["in"],
+            "params": ["lr", "groups"],
+            "outs": ["stages/train/${item}/provenance.json"],
         },
-    }
+    },
 }
 NAMES = ("ten", "four")
 
@@ -56,12 +55,10 @@ def note(name, content):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("audit")
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (root / "params.yaml").write_text(text.replace("\nlr: 0.01", "\nlr: 1.0e-05"), encoding="utf-8")
+    shutil.copy(ROOT / "params.yaml", root)
+    replace(root / "params.yaml", "\nlr: 0.01", "\nlr: 1.0e-05")
     (root / "in").write_text("a file", encoding="utf-8")
-    (root / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE), encoding="utf-8")
-    for command in (("init", "-q", "--no-scm"), ("config", "core.analytics", "false")):
-        subprocess.run(["dvc", *command], check=True, cwd=root)
+    start_dvc(root, STAGES)
     return root
 
 
@@ -72,7 +69,7 @@ def project(workspace, made):
 
 
 def repro(**noted):
-    """Run the stages, which note the truth unless it is said otherwise."""
+    """Run the stages. Each notes what it really began with, or what `noted` has for it."""
     for name in NAMES:
         note(name, {"dvc": truth()} | noted.get(name, {}))
     dvc("repro")

@@ -6,14 +6,13 @@ import contextlib
 import shutil
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
-from project import Project, clone
+from project import Project, clone, replace
 from quartet.base import files
-from test_kills import read_until, started, training_of
+from test_kills import read_until, set_epochs, started, train_once, training_of
 from test_pipeline import lock, runs
 
 # One worker runs all that shares the project.
@@ -29,14 +28,10 @@ LOOP = "src/quartet/training/loop.py"
 def undisturbed(tmp_path_factory):
     """A project with short trainings that has trained the trial, and its dvc.lock from before and from after."""
     project = clone(tmp_path_factory.mktemp("changes"))
-    path = project.root / "params.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("epochs: 10", "epochs: 3"), encoding="utf-8")
+    set_epochs(project, 3)
     project.env |= {f"GIT_{role}_{part}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
     project.run("git", "commit", "-qam", "Shorten the trainings")
-    project.run("dvc", "repro", "preprocess")
-    before = lock(project)
-    project.run(*REPRO)
-    return project, before, lock(project)
+    return train_once(project, REPRO)
 
 
 @pytest.fixture
@@ -59,12 +54,6 @@ def project(undisturbed):
 
 def digest(project: Project) -> str:
     return files.sha256(project.root / "stages/train/trial/model.safetensors")
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def set_lr(project: Project, lr: str) -> None:

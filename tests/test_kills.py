@@ -22,16 +22,26 @@ REPRO = ("dvc", "repro", "--single-item", "train@ten")
 EPOCHS = 30  # enough that a training met in its third is still far from its end when a busy machine comes to stop it
 
 
+def set_epochs(project: Project, epochs: int) -> None:
+    """Set the epochs of all trainings."""
+    path = project.root / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("epochs: 10", f"epochs: {epochs}"), encoding="utf-8")
+
+
+def train_once(project: Project, repro: tuple[str, ...]) -> tuple[Project, str, str]:
+    """Train as `repro` does; return the project, and its dvc.lock from before and from after."""
+    project.run("dvc", "repro", "preprocess")
+    before = lock(project)
+    project.run(*repro)
+    return project, before, lock(project)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A project that has trained `ten`, and its dvc.lock from before and from after."""
     project = clone(tmp_path_factory.mktemp("kills"))
-    settings = (project.root / "params.yaml").read_text(encoding="utf-8").replace("epochs: 10", f"epochs: {EPOCHS}")
-    (project.root / "params.yaml").write_text(settings, encoding="utf-8")
-    project.run("dvc", "repro", "preprocess")
-    before = lock(project)
-    project.run(*REPRO)
-    return project, before, lock(project)
+    set_epochs(project, EPOCHS)
+    return train_once(project, REPRO)
 
 
 @pytest.fixture

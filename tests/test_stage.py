@@ -13,18 +13,17 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from project import replace, start_dvc
 from quartet.base import params, stage
 from quartet.base.errors import InputError, WorkError
 from quartet.base.stage import Tracked
 
-PIPELINE = {
-    "stages": {
-        "work": {
-            "cmd": "cat in folder/one folder/two > out",
-            "deps": ["in", "folder"],
-            "params": ["lr", "variants.ten", {"other.yaml": ["deep.key"]}],
-            "outs": ["out"],
-        }
+STAGES = {
+    "work": {
+        "cmd": "cat in folder/one folder/two > out",
+        "deps": ["in", "folder"],
+        "params": ["lr", "variants.ten", {"other.yaml": ["deep.key"]}],
+        "outs": ["out"],
     }
 }
 
@@ -42,10 +41,9 @@ def made(tmp_path_factory):
     write(root / "folder/one", "1")
     write(root / "folder/two", "2")
     write(root / "other.yaml", "deep: {key: [1, 0.5]}\nelse: 1\n")
-    write(root / "dvc.yaml", yaml.safe_dump(PIPELINE))
+    start_dvc(root, STAGES)
     shutil.copy(ROOT / ".dvcignore", root)
-    for command in (("init", "-q", "--no-scm"), ("config", "core.analytics", "false"), ("repro", "-q")):
-        subprocess.run(["dvc", *command], check=True, cwd=root)
+    subprocess.run(["dvc", "repro", "-q"], check=True, cwd=root)
     return root
 
 
@@ -53,12 +51,6 @@ def made(tmp_path_factory):
 def project(workspace, made):
     shutil.copytree(made, workspace, dirs_exist_ok=True)
     return workspace
-
-
-def replace(path, old, new):
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def note():

@@ -227,7 +227,7 @@ WAITING = "waiting for MLflow, 5 s at most; again stops at once"
 
 
 def warning(capfd, said: Sequence[str] = ()) -> str:
-    """All that stood on standard error after what was said: one line that names the store and what mends it."""
+    """Return the warning: the last line on standard error, after these. It names the store and what repairs it."""
     *before, line = capfd.readouterr().err.splitlines()
     assert before == [*said]
     assert line.startswith(f"quartet: warning: MLflow ({store.uri()}) failed: ")
@@ -278,7 +278,7 @@ def test_a_store_locked_at_the_very_end_costs_one_warning(lock, capfd):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, process.Terminated, errors.WorkError])
 def test_how_a_training_ended_is_not_hidden_by_a_store_that_fails(lock, monkeypatch, capfd, error):
-    monkeypatch.setattr(store, "PATIENCE", 2)  # more than the second after which a wait is said
+    monkeypatch.setattr(store, "PATIENCE", 2)  # a second later than the line that names the wait
 
     def fail() -> None:
         lock.tell()
@@ -596,7 +596,7 @@ def test_a_stop_waits_for_a_dripping_server_only_a_while(server, monkeypatch, ca
     assert (run.info.status, steps(run)) == ("KILLED", [1, 2])  # the server did what it was asked
 
 
-# The server is none of MLflow's: it fails, or answers otherwise, or never, or without an end.
+# This server is not MLflow's: it fails, answers wrongly, never answers, or never stops answering.
 
 
 class Stub(ThreadingHTTPServer):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import train
+from project import replace
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError, WorkError
 from quartet.data import splits
@@ -22,9 +23,7 @@ def prepared(workspace, tiny):
 
 
 def edit(old, new):
-    text = paths.PARAMS.read_text(encoding="utf-8")
-    assert old in text
-    paths.PARAMS.write_text(text.replace(old, new, 1), encoding="utf-8")
+    replace(paths.PARAMS, old, new)
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def victims(pipeline: int, kind: str, chance: random.Random) -> list[psutil.Proc
 def kill(process: subprocess.Popen[str], chance: random.Random) -> str:
     """Kill some of a pipeline as soon as that is there, and name it; empty if the pipeline ended before."""
     kind = chance.choice(["stage", "dvc", "both"])
-    while process.poll() is None:  # between two stages there is none to kill
+    while process.poll() is None:  # between two stages there is nothing to kill
         with contextlib.suppress(psutil.NoSuchProcess):
             found = victims(process.pid, kind, chance)
             for victim in found:

@@ -47,7 +47,7 @@ def _raise_terminated(number: int, _frame: FrameType | None) -> None:
 def held(waiting_for: str) -> Iterator[Sequence[int]]:
     """Hold Ctrl-C, SIGTERM and SIGHUP back until the block ends; the second of them is let through.
 
-    The first is said at once, with what it is `waiting_for`. The block gets the signals that came.
+    The first one prints a line at once that names what is `waiting_for`. The block gets a list that grows by each signal.
 
     For code that an exception from outside would leave in a state that none can use: MLflow cut off within a transaction
     keeps its database locked until the process ends.

@@ -78,7 +78,7 @@ def live(record: TrainingRecord, colour: str | None) -> Iterator[Callable[[Outco
     raises, or as KILLED if it is stopped. A run that has its weights stays as it is if it turns out to be that of other
     weights; this training then has another run.
     """
-    session = attempts.attempt(lambda: _open(store.client(), record, colour))
+    session = attempts.attempt(lambda: _join(store.client(), record, colour, Outcome()))
     begun = session is not attempts.FAILED
     known, missed = Outcome(), not begun
 
@@ -199,10 +199,6 @@ def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
         client.log_inputs(run.info.run_id, inputs)
     except MlflowException:  # a training beside this one was the first to log them: now they are there
         client.log_inputs(run.info.run_id, inputs)
-
-
-def _open(client: MlflowClient, record: TrainingRecord, colour: str | None) -> _Session:
-    return _join(client, record, colour, Outcome())
 
 
 def _join(client: MlflowClient, record: TrainingRecord, colour: str | None, outcome: Outcome) -> _Session:
