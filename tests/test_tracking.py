@@ -157,9 +157,9 @@ def test_a_training_that_never_ran_here_gets_one_run_marked_as_restored(own_stor
 
 def test_completing_adds_only_what_is_missing_and_drops_a_double(own_store):
     client = store.client()
-    first = runs._create(client, describe("double"), None)
-    runs._log_outcome(client, first, runs.Outcome(HISTORY[:2]))
-    runs._create(client, describe("double"), None)
+    first = runs._create(client, describe("double"), runs._tags(describe("double"), None))
+    runs._log_outcome(client, first, {}, runs.Outcome(HISTORY[:2]))
+    runs._create(client, describe("double"), runs._tags(describe("double"), None))
     complete("double")
     (run,) = found("double")
     assert run.info.run_id == first.info.run_id
@@ -227,7 +227,7 @@ def test_eight_trainings_at_once_lose_nothing_and_no_word_is_said(own_store):
 
 def test_a_run_that_was_begun_and_not_described_is_described(own_store):
     client = store.client()
-    run = runs._create(client, describe("begun"), None)
+    run = runs._create(client, describe("begun"), runs._tags(describe("begun"), None))
     client.log_param(run.info.run_id, "classes", "10")
     complete("begun")
     (run,) = found("begun")
@@ -501,16 +501,19 @@ def test_a_restored_training_of_other_weights_has_its_own_run(own_store):
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt, "KILLED"), (process.Terminated, "KILLED"), (errors.WorkError, "FAILED")]
 )
-def test_epochs_of_other_values_stay_in_their_own_run(own_store, error, status):
+def test_epochs_of_other_values_stay_in_their_own_run(own_store, monkeypatch, error, status):
     code = f"other epochs, {error.__name__}"
     with contextlib.suppress(error), runs.live(describe(code), None) as log:
         log(runs.Outcome(OTHER_HISTORY[:2]))
         raise error
+    (before,) = all_of(code)
+    assert before["info"]["status"] == status
+    monkeypatch.setenv("DVC_EXP_NAME", "another-one")
     train(code)
-    stopped, new = found(code)
-    assert (stopped.info.status, new.info.status) == (status, "FINISHED")
-    assert "weights" not in stopped.data.tags
-    assert [values(stopped, key) for key in KEYS] == [[epoch[place] for epoch in OTHER_HISTORY[:2]] for place in (1, 2, 3)]
+    monkeypatch.undo()
+    assert all_of(code)[:1] == [before]
+    new = found(code)[1]
+    assert new.info.status == "FINISHED"
     assert [values(new, key) for key in KEYS] == [[epoch[place] for epoch in HISTORY] for place in (1, 2, 3)]
     assert new.data.tags["weights"] == WEIGHTS
     train(code, OTHER)  # where it goes on in its own run after all
@@ -529,3 +532,27 @@ def test_a_stop_of_the_same_training_leaves_a_whole_run_whole(own_store):
             log(runs.Outcome(HISTORY[:2]))
             raise error
         assert all_of(code) == before
+
+
+@pytest.mark.parametrize("other", [OTHER, SAME_HISTORY], ids=["all differs", "the weights alone"])
+def test_a_run_that_another_completes_meanwhile_stays(own_store, other):
+    """As `make sync` does in another clone, on another processor, with the same server."""
+    code = f"completed meanwhile: {other.weights}"
+    with runs.live(describe(code), None) as log:
+        complete(code, outcome=other)
+        before = all_of(code)
+        log_all(log)
+    assert all_of(code)[:1] == before
+    assert outcomes(code) == [other, WHOLE]
+
+
+@pytest.mark.parametrize("other", [OTHER, SAME_HISTORY], ids=["all differs", "the weights alone"])
+def test_two_at_once_that_differ_end_with_two_runs(own_store, other):
+    code = f"at once: {other.weights}"
+    with runs.live(describe(code), None) as log, runs.live(describe(code), None) as log_other:
+        for number in range(1, 5):
+            log(runs.Outcome(HISTORY[:number]))
+            log_other(runs.Outcome(other.epochs[:number]))
+        log(WHOLE)
+        log_other(other)
+    assert outcomes(code) == [WHOLE, other]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import math
 import os
 import shutil
 import signal
@@ -463,6 +464,20 @@ def test_a_training_that_diverges_ends_its_run_as_failed(database, tiny, capfd):
         loop.fit(absurd, examples, examples, on_epoch=lambda epochs: log(runs.Outcome(epochs)))
     (run,) = found("diverged")
     assert run.info.status == "FAILED"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_makes_no_second_run(database, capfd, value):
+    """It may come of the last step of an epoch, before the next one tells that the training diverged."""
+    epochs = [HISTORY[0], HISTORY[1]._replace(val_loss=value)]
+    for _ in range(2):
+        with contextlib.suppress(loop.DivergedError), runs.live(describe("not finite"), None) as log:
+            log(runs.Outcome(epochs[:1]))
+            log(runs.Outcome(epochs))
+            raise loop.DivergedError("the training loss became nan")
+        (run,) = found("not finite")
+        assert (run.info.status, steps(run)) == ("FAILED", [1, 2])
     assert capfd.readouterr().err == ""
 
 
@@ -983,3 +998,37 @@ def test_ctrl_c_is_answered_while_a_server_drips(stage, stub, again):
             training.send_signal(signal.SIGINT)
         assert training.communicate(timeout=30) == ("", "quartet: stopped by Ctrl-C\n")
         assert training.returncode == 130
+
+
+# A command that is stopped at its work, and whose attempt to say so then waits.
+STOPPED = """
+import threading, time
+from quartet.base import process
+from quartet.tracking import attempts
+attempts.GRACE = 90
+def main():
+    try:
+        print("at work", flush=True)
+        time.sleep(90)
+    finally:
+        attempts.attempt(threading.Event().wait, stopping=True)
+process.run(main)
+"""
+
+
+def test_a_second_ctrl_c_stops_what_a_first_one_made_wait(database):
+    pipe = subprocess.PIPE
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([sys.executable, "-c", STOPPED], env=env, stdout=pipe, stderr=pipe, text=True) as command:
+        try:
+            with bounded():
+                assert command.stdout.readline() == "at work\n"
+                command.send_signal(signal.SIGINT)
+                said = command.stderr.readline()
+                assert said == "quartet: stopping: waiting for MLflow, 90 s at most; again stops at once\n"
+                command.send_signal(signal.SIGINT)
+                _, error = command.communicate()
+                assert error.splitlines()[-1] == "quartet: stopped by Ctrl-C"
+                assert command.returncode == 130
+        finally:
+            command.kill()

@@ -68,12 +68,14 @@ def _in_time(action: Callable[[], Any], stopping: bool) -> Any:
     with process.held(waiting_for) as signals:
         store.import_mlflow()  # takes its time on any machine, and asks no server
         thread.start()
-        begun, seconds, said = time.monotonic(), float(GRACE if stopping else DEADLINE), not stopping
+        begun, seconds, said = time.monotonic(), float(GRACE if stopping else DEADLINE), False
         while not future.done() and time.monotonic() < begun + seconds:
             wait([future], timeout=0.1)
+            if signals and said:
+                break  # as was said
             if signals and not stopping:
                 stopping, seconds = True, min(seconds, time.monotonic() - begun + GRACE)
-            if not (said or future.done()) and time.monotonic() > begun + 1:
+            if stopping and not (said or signals or future.done()) and time.monotonic() > begun + 1:
                 said = True
                 errors.say(f"stopping: waiting for {waiting_for}")
         if not future.done():

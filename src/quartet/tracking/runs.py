@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -45,6 +46,7 @@ class Outcome(NamedTuple):
 class _Session(NamedTuple):
     client: MlflowClient
     run: Run  # as it was before this session
+    tags: Mapping[str, str]  # that this session gave it
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,7 @@ def close_interrupted() -> None:
     """End as KILLED every run of this machine that still counts as running though its process is gone."""
     client = store.client()
     for run in client.search_runs([store.experiment_id(client)], "attributes.status = 'RUNNING'"):
-        host, _, identity = run.data.tags.get(PROCESS, "").partition(" ")
-        if host == platform.node() and not _alive(identity):
+        if _is_interrupted(run):
             client.set_terminated(run.info.run_id, "KILLED", _now(run.info.start_time))
             print(f"sync: run {run.info.run_name} ({run.info.run_id[:8]}) was interrupted: closed as KILLED")
 
@@ -112,11 +113,12 @@ def complete(record: TrainingRecord, colour: str | None, outcome: Outcome, netwo
     A training that has no run gets one, tagged `restored`: DVC brought its files from the cache and nothing ran.
     """
     client = store.client()
-    run, *doubles = _find(client, record, outcome) or [_create(client, record, colour, restored="true")]
+    tags = {**_tags(record, colour), "restored": "true"}
+    run, *doubles = _find(client, record, outcome) or [_create(client, record, tags)]
     for double in doubles:  # two trainings of the same at the same time
         client.delete_run(double.info.run_id)
     _describe(client, run, record)
-    _log_outcome(client, run, outcome)
+    _log_outcome(client, run, _logged(client, run), outcome)
     if network is not None and not models.has_model(client, run):
         models.log_model(run, network)
     if run.info.status != "FINISHED":
@@ -144,31 +146,34 @@ def _find(client: MlflowClient, record: TrainingRecord, outcome: Outcome) -> lis
     """The runs of a training that may have come to this: those of its weights first, the oldest first. One, or none."""
     query = f"tags.fingerprint = '{record.fingerprint}'"
     found = client.search_runs([store.experiment_id(client)], query, order_by=["attributes.start_time ASC"])
-    agreeing = [run for run in found if _agrees(client, run, outcome)]
+    agreeing = [run for run in found if _agrees(run, _logged(client, run) if outcome.epochs else {}, outcome)]
     return sorted(agreeing, key=lambda run: bool(outcome.weights) and WEIGHTS not in run.data.tags)
 
 
-def _agrees(client: MlflowClient, run: Run, outcome: Outcome) -> bool:
+def _logged(client: MlflowClient, run: Run) -> dict[tuple[str, int], float]:
+    """The values of a run's epochs, by metric and step."""
+    keys = Epoch._fields[1:]
+    return {(key, metric.step): metric.value for key in keys for metric in client.get_metric_history(run.info.run_id, key)}
+
+
+def _agrees(run: Run, logged: Mapping[tuple[str, int], float], outcome: Outcome) -> bool:
     """Whether a run is of these weights or, if they or its own are not known yet, holds no other value of these epochs."""
     if outcome.weights and WEIGHTS in run.data.tags:
         return bool(run.data.tags[WEIGHTS] == outcome.weights)
-    if not outcome.epochs:
-        return True
-    logged = {
-        (key, metric.step): metric.value
-        for key in Epoch._fields[1:]
-        for metric in client.get_metric_history(run.info.run_id, key)
-    }
-    return all(logged.get((key, epoch.epoch), value) == value for epoch in outcome.epochs for key, value in _values(epoch))
+    return all(
+        logged.get((key, epoch.epoch), value) == value
+        for epoch in outcome.epochs
+        for key, value in _values(epoch)
+        if math.isfinite(value)  # NaN equals nothing, and MLflow's database keeps no infinity
+    )
 
 
 def _values(epoch: Epoch) -> Iterator[tuple[str, float]]:
     return ((key, value) for key, value in epoch._asdict().items() if key != "epoch")
 
 
-def _create(client: MlflowClient, record: TrainingRecord, colour: str | None, **tags: str) -> Run:
-    whole = {**_tags(record, colour), **tags}
-    return client.create_run(store.experiment_id(client), run_name=record.name, tags=whole)
+def _create(client: MlflowClient, record: TrainingRecord, tags: Mapping[str, str]) -> Run:
+    return client.create_run(store.experiment_id(client), run_name=record.name, tags=dict(tags))
 
 
 def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
@@ -204,21 +209,42 @@ def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
 def _join(client: MlflowClient, record: TrainingRecord, colour: str | None, outcome: Outcome) -> _Session:
     """Go on in a run that may come to this outcome: an unfinished one, else a whole one, else a new one."""
     found = sorted(_find(client, record, outcome), key=_is_whole)
-    own = {PROCESS: f"{platform.node()} {_identity()}"}
-    run = found[0] if found else _create(client, record, colour, **own)
+    tags = {**_tags(record, colour), PROCESS: f"{platform.node()} {_identity()}"}
+    run = found[0] if found else _create(client, record, tags)
     if not _is_whole(run):
-        for key, value in {**_tags(record, colour), **own}.items():
+        for key, value in tags.items():
             if run.data.tags.get(key) != value:
                 client.set_tag(run.info.run_id, key, value)
         if found:
             client.update_run(run.info.run_id, status="RUNNING")
     _describe(client, run, record)
-    return _Session(client, run)
+    return _Session(client, run, tags)
+
+
+def _leave(session: _Session) -> None:
+    """Leave an unfinished run as it was before this session."""
+    client, before, tags = session
+    run_id = before.info.run_id
+    for key in tags:
+        if key in before.data.tags:
+            client.set_tag(run_id, key, before.data.tags[key])
+        else:
+            client.delete_tag(run_id, key)
+    if _is_interrupted(before):
+        client.set_terminated(run_id, "KILLED", _now(before.info.start_time))
+    elif before.info.status != "RUNNING":  # one that runs beside this session goes on
+        client.set_terminated(run_id, before.info.status, before.info.end_time)
 
 
 def _is_whole(run: Run) -> bool:
     """Whether a run has all of a training: such a run is only read when the same is trained again."""
     return WEIGHTS in run.data.tags and run.info.status == "FINISHED"
+
+
+def _is_interrupted(run: Run) -> bool:
+    """Whether a run counts as running though its process, of this machine, is gone."""
+    host, _, identity = run.data.tags.get(PROCESS, "").partition(" ")
+    return run.info.status == "RUNNING" and host == platform.node() and not _alive(identity)
 
 
 def _identity(pid: int | None = None) -> str:
@@ -237,17 +263,21 @@ def _alive(identity: str) -> bool:
 
 def _log(session: _Session, record: TrainingRecord, colour: str | None, outcome: Outcome) -> _Session:
     """Log what a training came to so far; return its session, which is that of another run if this one has other values."""
-    client, run = session
-    if not _agrees(client, run, outcome):
+    client, before, _ = session
+    run = client.get_run(before.info.run_id)  # another process may have completed it meanwhile
+    logged = _logged(client, run)
+    if not _agrees(run, logged, outcome):
         if not _is_whole(run):
-            _close(session, "KILLED" if run.info.status == "RUNNING" else run.info.status)
+            _leave(session)
         session = _join(client, record, colour, outcome)
-    _log_outcome(client, session.run, outcome)
+        run, logged = session.run, _logged(client, session.run)
+    _log_outcome(client, run, logged, outcome)
     return session
 
 
 def _close(session: _Session, status: str) -> None:
-    client, run = session
+    client, before, _ = session
+    run = client.get_run(before.info.run_id)
     if not _is_whole(run):
         client.set_terminated(run.info.run_id, status, _now(run.info.start_time))
 
@@ -257,17 +287,16 @@ def _now(started: int) -> int:
     return max(int(time.time() * 1000), started)
 
 
-def _log_outcome(client: MlflowClient, run: Run, outcome: Outcome) -> None:
-    """Log the epochs that the run does not hold yet, as MLflow would store a repeated step twice; then name the weights."""
+def _log_outcome(client: MlflowClient, run: Run, logged: Mapping[tuple[str, int], float], outcome: Outcome) -> None:
+    """Log what the run has not `logged` yet, as MLflow would store a repeated step twice; then name the weights."""
     from mlflow.entities import Metric
 
-    logged = {metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")}
     now = int(time.time() * 1000)
     metrics = [
         Metric(key, value, now, epoch.epoch)
         for epoch in outcome.epochs
-        if epoch.epoch not in logged
         for key, value in _values(epoch)
+        if (key, epoch.epoch) not in logged
     ]
     if metrics:
         client.log_batch(run.info.run_id, metrics=metrics)
