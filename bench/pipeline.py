@@ -66,7 +66,7 @@ def main() -> None:
         variables["MLFLOW_DISABLE_TELEMETRY"] = "true"
         start = time.perf_counter()
         # The packages are there: nothing that would install them is out of date.
-        subprocess.run(["make", "-o", ".venv/ready"], cwd=project, env=variables, check=True)
+        subprocess.run(["make"], cwd=project, env=variables, check=True)
         wall = time.perf_counter() - start
         with closing(sqlite3.connect(project / "mlflow.db")) as store:
             spans = [row[0] / 1000 for row in store.execute("SELECT end_time - start_time FROM runs")]

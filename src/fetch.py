@@ -19,11 +19,12 @@ SAMPLE_NOTICE = f"""\
 def main() -> None:
     """Fetch what `data.source` and QUARTET_MNIST ask for."""
     settings = params.load()
-    wanted, tracked = settings.data.source, stage.note("fetch", settings)
+    wanted = settings.data.source
     named = os.environ.get(sources.VARIABLE)
     if wanted == "sample" and named:
         raise InputError(f"data.source is sample, yet {sources.VARIABLE} names MNIST ({named}): change one of them")
     sources.check_place()
+    tracked = stage.note("fetch", settings)
     files.remove_parts(paths.SOURCE, *(paths.RAW / name for name in idx.FILES))
     paths.SOURCE.unlink(missing_ok=True)  # it is written again when the files are whole
     source = "sample"

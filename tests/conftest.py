@@ -17,9 +17,12 @@ from quartet.data import splits
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A shell that starts a command in the background lets it ignore Ctrl-C, and what the tests start would inherit that.
+# A shell that starts a command in the background lets it ignore Ctrl-C, and nohup the end of its terminal; what the tests
+# start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):
@@ -51,8 +54,8 @@ def tiny():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose pipeline has run once on the sample; tests leave it as they find it."""
-    project = clone(tmp_path_factory.mktemp("100 % done"))
-    project.run("make", "-o", ".venv/ready", "setup")
+    project = clone(tmp_path_factory.mktemp("it's done"))
+    project.run("make", "setup")
     project.output = project.run("dvc", "repro").stdout
     project.run("git", "add", "dvc.lock")
     project.run("git", "commit", "-qm", "Run")

@@ -35,12 +35,13 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.served = served
         self.requests: list[str] = []
+        self.keys: list[tuple[str | None, str]] = []  # how each request says who may ask
         self.sent = 0
         self.stalled = threading.Event()
         self.stopped = threading.Event()
 
-    def url(self, fault: str = "none", which: str = "all") -> str:
-        return f"http://127.0.0.1:{self.server_port}/{fault}/{which}/"
+    def url(self, fault: str = "none", which: str = "all", user: str = "") -> str:
+        return f"http://{user}127.0.0.1:{self.server_port}/{fault}/{which}/"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: the clients under test hang up in the middle, and that is meant."""
@@ -51,8 +52,10 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        fault, which, name = self.path.strip("/").split("/")
+        path, _, query = self.path.partition("?")
+        fault, which, name = path.strip("/").split("/")
         self.server.requests.append(name)
+        self.server.keys.append((self.headers.get("Authorization"), query))
         content = self.server.served[name]
         FAULTS[fault if name == f"{which}.gz" or which == "all" else "none"](self, content)
 
@@ -146,6 +149,12 @@ def _not_http(handler: Handler, _: bytes) -> None:
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
+def _hostile(handler: Handler, _: bytes) -> None:
+    """Clears the terminal, sets its title, and forges a line, where a client prints what it got."""
+    handler.wfile.write(b"\x1b[2J\x1b]0;owned\x07\x9b2J\rquartet: all is well\r\n\r\n")
+    handler.close_connection = True
+
+
 def _once_bad(handler: Handler, content: bytes) -> None:
     (_cut if handler.server.requests.count(handler.path.split("/")[-1]) == 1 else FAULTS["none"])(handler, content)
 
@@ -172,6 +181,7 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
     "once-bad": _once_bad,
     "hang-up": _hang_up,
     "not-http": _not_http,
+    "hostile": _hostile,
     "web-page": lambda handler, _: handler.reply(b"<html>Log in to this network</html>", Content_Type="text/html"),
     "bit-flip": lambda handler, content: handler.reply(flip_bit(content)),
     "truncated": lambda handler, content: handler.reply(content[:-10]),

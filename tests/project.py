@@ -89,6 +89,7 @@ def clone(folder: Path) -> Project:
             shutil.copy2(ROOT / name, root / name)
     text = (root / "params.yaml").read_text(encoding="utf-8")
     (root / "params.yaml").write_text(text.replace("source: auto", "source: sample"), encoding="utf-8")
+    (root / ".venv").symlink_to(sys.prefix)
     project = Project(root, home)
     project.run("git", "init", "-q")
     project.run("git", "add", "-A")

@@ -1,3 +1,5 @@
+import base64
+import contextlib
 import gzip
 import json
 import os
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import fetch
-from quartet.base import paths
+from quartet.base import paths, process
 from quartet.base.errors import InputError, WorkError
 from quartet.data import download, sources
 
@@ -53,6 +55,46 @@ def one_warning(capsys):
     """The one line on standard error, which must be one."""
     (line,) = capsys.readouterr().err.splitlines()
     return line
+
+
+def run_stage():
+    """Run the stage as its script does; the handlers of signals stay those of the tests."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with contextlib.suppress(SystemExit):
+            process.run(fetch.main)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("fault", ["none", "403", "redirect-loop", "hang-up", "not-http", "garbage", "nowhere", "odd"])
+def test_the_secrets_of_an_address_are_used_and_not_shown(fault, fetching, monkeypatch, capfd):
+    """Password and signature of a signed address, in a program that ends as a user sees it."""
+    address = f"{fetching.server.url(fault if fault in REASONS else 'none', user='user:pa55%2Fword@')}?a=b&sig=Signatur%2Be"
+    if fault == "nowhere":
+        address = address.replace(str(fetching.server.server_port), "9")
+    if fault == "odd":
+        address = address.replace("http", "gopher")
+    monkeypatch.setenv("QUARTET_MNIST", address)
+    run_stage()
+    printed = "".join(capfd.readouterr())
+    assert "***" in printed
+    for secret in ("pa55%2Fword", "pa55/word", "Signatur%2Be", "Signatur+e"):
+        assert secret not in printed
+    assert paths.SOURCE.exists() == (fault == "none")
+    if fault == "none":
+        word = base64.b64encode(b"user:pa55/word").decode()
+        assert set(fetching.server.keys) == {(f"Basic {word}", "a=b&sig=Signatur%2Be")}
+
+
+def test_an_answer_cannot_steer_the_terminal(fetching, monkeypatch, capfd):
+    monkeypatch.setenv("QUARTET_MNIST", fetching.server.url("hostile"))
+    run_stage()
+    out, error = capfd.readouterr()
+    assert "\\x1b[2J" in error
+    assert all(line.isprintable() for line in (out + error).splitlines())
+    assert all(line.startswith("quartet: ") and "quartet: all" not in line[:13] for line in error.splitlines())
 
 
 @pytest.mark.parametrize("fault", REASONS)

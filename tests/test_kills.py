@@ -184,7 +184,7 @@ def test_the_lock_file_that_a_killed_dvc_left_empty_is_named_by_dvc_and_removed_
     done = project.run(*REPRO, check=False)
     assert done.returncode != 0
     assert "Unable to read RWLock-file '.dvc/tmp/rwlock'" in done.stdout
-    recipe = project.run("make", "-n", "-o", ".venv/ready", "all").stdout
+    recipe = project.run("make", "-n", "all").stdout
     (line,) = [line for line in recipe.splitlines() if "rwlock" in line]
     project.run("sh", "-c", line)
     assert not rwlock.exists()
@@ -197,7 +197,7 @@ def test_a_dvc_lock_that_a_killed_dvc_left_cut_short_is_named_by_dvc_and_made_ag
     done = project.run(*REPRO, check=False)
     assert done.returncode != 0
     assert "dvc.lock' validation failed" in done.stdout
-    assert "dvc.lock' validation failed" in project.run("make", "-o", ".venv/ready", check=False).stdout
+    assert "dvc.lock' validation failed" in project.run("make", check=False).stdout
     (project.root / "dvc.lock").unlink()
     project.run("dvc", "repro", "train@ten")
 
@@ -207,7 +207,7 @@ def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
         read_until(first, "epoch  3/")
         training = training_of(first)
         training.suspend()
-        others = [project.run(*command, check=False) for command in (REPRO, ("make", "-o", ".venv/ready"))]
+        others = [project.run(*command, check=False) for command in (REPRO, ("make",))]
         training.resume()
         output = first.communicate()[0]
     for other in others:

@@ -139,7 +139,7 @@ def save_splits(root, divided):
 def project(tmp_path_factory):
     """A project with outputs that nothing in this file may touch, and nothing in MLflow."""
     project = clone(tmp_path_factory.mktemp("faults"))
-    project.run("make", "-o", ".venv/ready", "setup")
+    project.run("make", "setup")
     images = np.zeros((210, 28, 28), dtype=np.uint8)
     split = splits.Split(images, (np.arange(210) % 10).astype(np.uint8))
     save_splits(project.root, dict.fromkeys(splits.SPLITS, split))
@@ -179,11 +179,18 @@ def edited(project, old, new):
 def make(project, put):
     """The one line of ours with which `make` ends at a bad params.yaml."""
     with bad(project, put):
-        done = project.run("make", "-o", ".venv/ready", check=False, MAKEFLAGS="", MAKELEVEL="")
+        done = project.run("make", check=False, MAKEFLAGS="", MAKELEVEL="")
     line, last = done.stdout.splitlines()
     assert re.fullmatch(r"make: \*\*\* \[.+\] Error 2", last)
     assert done.returncode == 2
     return line
+
+
+@pytest.mark.parametrize("letters", ["\\e[2J\\a", "\\u009b2J", "\u202e\u2066", "\\rquartet: all is well"])
+def test_a_value_cannot_steer_the_terminal(project, letters):
+    line = make(project, edited(project, "\nlr: 0.01", f'\nlr: "{letters}"'))
+    assert line.startswith("quartet: error: params.yaml: lr: expected a number, found")
+    assert line.isprintable()
 
 
 @pytest.mark.parametrize(("old", "new", "problem"), VALUES, ids=[problem[:50] for _, _, problem in VALUES])

@@ -113,7 +113,8 @@ def run_queue(project) -> str:
 
 
 def test_a_temporary_experiment_and_a_queue_land_in_the_one_store(experiment) -> None:
-    experiment.run("dvc", "exp", "run", "--temp", "-S", "seed=5", "-S", "epochs=1", "-n", "temporary")
+    settings = ("-S", "seed=5", "-S", "epochs=1", "-n", "temporary")
+    experiment.run("dvc", "exp", "run", "--temp", *settings, MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
     experiment.run("dvc", "exp", "run", "--queue", "-S", "bn=true,false", "-S", "lr=0.005", "-S", "epochs=1")
     assert run_queue(experiment).count("Success") == 2
     found = runs(experiment, "params.epochs = '1'")
@@ -203,6 +204,8 @@ def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
         assert re.fullmatch("[0-9a-f]{64}", run["tags"]["fingerprint"])
         assert re.fullmatch("[0-9a-f]{40}", run["tags"]["mlflow.source.git.commit"])
         assert len(run["models"]) == 1
+        (listed,) = (finished.root / "mlruns").rglob(f"{run['models'][0]}/artifacts/requirements.txt")
+        assert "torch==2.13.0" in listed.read_text(encoding="utf-8").splitlines()  # on the index that everybody has
     colours = [found[name]["tags"].get("mlflow.runColor") for name in VARIANTS]
     assert len(set(colours)) == 4
     assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours)

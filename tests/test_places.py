@@ -59,7 +59,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_the_projects_are_in_odd_places(finished, moved):
     assert " " in str(finished.root)
-    assert "%" in str(finished.root)
+    assert "'" in str(finished.root)
     assert "#" in str(moved.root)
     assert not str(moved.root).isascii()
 
@@ -107,6 +107,35 @@ def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
             )
             assert "Traceback" not in done.stdout
     assert lock(finished) == before
+
+
+def test_the_pipeline_runs_in_a_path_that_urls_and_shells_read_otherwise(finished, tmp_path):
+    odd = copy_of(finished, tmp_path / 'a?b"c ;d$HOME')
+    before = lock(odd)
+    odd.run("make", "sync")  # it is a copy: MLflow's addresses are of the other
+    done = [
+        odd.run("make", "CORES=2"),
+        *(odd.run("dvc", "repro", "--force", "--single-item", stage) for stage in ("train@ten", "evaluate")),
+        odd.run("make", "sync"),
+    ]
+    assert "agrees with stages/" in done[-1].stdout
+    assert [line for command in done for line in command.stdout.splitlines() if "warning" in line] == []
+    assert lock(odd) == before
+    assert [path.name for path in tmp_path.iterdir()] == [odd.root.parent.name]
+    (tmp_path / "link").symlink_to(odd.root)
+    found = [run for run in runs(Project(tmp_path / "link", tmp_path)) if "dvc.exp.name" not in run["tags"]]
+    assert sorted(run["name"] for run in found) == sorted(TRAININGS)
+    assert {(run["status"], len(run["models"]), len(run["artifacts"])) for run in found} == {("FINISHED", 1, 4)}
+
+
+def test_make_asks_no_login_shell(finished):
+    """DVC runs stages by $SHELL, which for some users is one that runs nothing."""
+    done = finished.run("make", "-s", "--eval=shell: ; @echo $$SHELL", "shell", SHELL="/usr/sbin/nologin")
+    assert done.stdout == "/bin/sh\n"
+    done = finished.run("dvc", "repro", "--force", "--single-item", "plot", check=False, SHELL="/bin/false")
+    assert done.returncode != 0
+    assert "failed to reproduce 'plot'" in done.stdout
+    finished.run("dvc", "checkout", "-q")
 
 
 def test_a_damaged_object_in_dvcs_cache_is_not_trained_on(moved):

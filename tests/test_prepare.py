@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from project import start_dvc
 from quartet.base import files
 from quartet.base.errors import InputError
 from quartet.commands import prepare
@@ -42,6 +43,25 @@ def test_wrong_parameters_are_refused_before_a_store_is_made(place):
     with pytest.raises(InputError, match=r"lr: expected more than 0\.0, found -1"):
         prepare.main([])
     assert [path.name for path in place.iterdir()] == ["params.yaml"]
+
+
+def test_an_output_behind_a_link_is_refused_before_anything_runs(place, tmp_path_factory, capfd):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "model").write_text("mine", encoding="utf-8")
+    outs = ["stages/train/ten/model", {"data/raw/file": {"persist": True}}]
+    start_dvc(place, {"work": {"cmd": "false", "outs": outs}})
+    (place / "stages/train").mkdir(parents=True)
+    (place / "stages/train/ten").symlink_to(elsewhere)
+    with pytest.raises(InputError) as refused:
+        prepare.main([])
+    assert str(refused.value) == (
+        f"stages/train/ten: a link to {elsewhere}; outputs are written in the project itself, and DVC removes the old ones"
+        " first; remove the link"
+    )
+    assert (elsewhere / "model").read_text(encoding="utf-8") == "mine"
+    (place / "stages/train/ten").unlink()
+    prepare.main([])
+    assert capfd.readouterr().err == ""
 
 
 def test_the_store_that_the_user_names_is_made_instead(place, monkeypatch):

@@ -93,6 +93,41 @@ def test_a_mistake_in_the_program_keeps_its_traceback():
     assert error.endswith("ZeroDivisionError: division by zero\n")
 
 
+def test_a_traceback_has_no_secret_and_steers_no_terminal():
+    process = start(
+        "process.run(lambda: exec('raise ValueError(\"http://user:pa55word@host \\\\x1b[2J\")'))",
+        QUARTET_MNIST="http://user:pa55word@host",
+    )
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.splitlines()[-1] == r"ValueError: http://***@host \x1b[2J"
+    assert "pa55word" not in error
+    assert all(line.isprintable() for line in error.splitlines())
+
+
+OPENS = """
+def main():
+    file = open("kept", "w")
+    print("on standard output")
+    errors.say("on standard error")
+    subprocess.run(["sh", "-c", "echo of a program; echo of a program >&2"], check=True)
+    file.write("what was written")
+import subprocess
+process.run(main)
+"""
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_stream_stops_nothing_and_gets_into_no_file(tmp_path, closed):
+    command = shlex.join([sys.executable, "-c", PREAMBLE + OPENS])
+    process = begin("sh", "-c", f"{command} {closed}", cwd=tmp_path)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / "kept").read_text(encoding="utf-8") == "what was written"
+    assert (output == "") == ("1>&-" in closed)
+    assert (error == "") == ("2>&-" in closed)
+
+
 @pytest.mark.parametrize(
     ("number", "status", "line"),
     [

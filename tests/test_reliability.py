@@ -17,6 +17,7 @@ ROWS = [
 ]
 FAULT_TESTS = (
     "test_changes",
+    "test_environment",
     "test_fetch_faults",
     "test_kills",
     "test_params_faults",

@@ -57,6 +57,26 @@ def note():
     return stage.note("work", params.load())
 
 
+@pytest.mark.parametrize("linked", ["made", "made/out", "made/folder"])
+def test_a_stage_does_not_write_through_a_link_to_a_folder(workspace, tmp_path_factory, linked):
+    outs = ["made/out", "made/folder"]
+    start_dvc(workspace, {"work": {"cmd": "true", "outs": outs}})
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (workspace / linked).parent.mkdir(exist_ok=True)
+    (workspace / linked).symlink_to(elsewhere)
+    with pytest.raises(InputError, match=f"^{linked}: a link to {elsewhere};"):
+        note()
+
+
+def test_an_output_may_be_a_link_to_a_file(workspace, tmp_path):
+    """As DVC makes them with `cache.type symlink`, and as they are if the cache has lost the file."""
+    start_dvc(workspace, {"work": {"cmd": "true", "outs": ["made/out", "made/lost"]}})
+    (workspace / "made").mkdir()
+    (workspace / "made/out").symlink_to(workspace / "params.yaml")
+    (workspace / "made/lost").symlink_to(workspace / "nowhere")
+    assert note().outs == ("made/out", "made/lost")
+
+
 def test_a_note_is_what_dvc_writes_into_its_lock_file(project):
     tracked = note()
     lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))["stages"]["work"]

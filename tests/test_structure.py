@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -46,6 +47,7 @@ FLOORS = (
 SYSTEM_TESTS = {
     "bench",
     "changes",
+    "environment",
     "fetch_faults",
     "kills",
     "mnist",
@@ -53,6 +55,7 @@ SYSTEM_TESTS = {
     "pipeline",
     "places",
     "reliability",
+    "secrets",
     "structure",
     "tracking_faults",
     "variants",
@@ -188,7 +191,7 @@ def test_nothing_imports_a_script():
 
 @pytest.mark.parametrize(
     ("package", "rooms"),
-    [("mlflow", {"tracking"}), ("dvc", {"base.stage", "commands.audit", "commands.repro"})],
+    [("mlflow", {"tracking"}), ("dvc", {"base.stage", "commands.audit", "commands.clean", "commands.repro"})],
 )
 def test_few_rooms_know_a_tool(package, rooms):
     users = [module for module in MODULES if any(name.split(".")[0] == package for name in Imports(module).names)]
@@ -392,6 +395,28 @@ for name in {[*MODULES, *SCRIPTS]}:
 def test_a_program_does_not_import_what_it_does_not_need(tmp_path, module, slow):
     done = python(f"import sys, {module}; print([name for name in {slow} if name in sys.modules])", tmp_path)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_every_checkout_ends_its_lines_alike(tmp_path):
+    """Whatever git's settings are: the code's fingerprint would be another one."""
+
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments], check=True)
+
+    git("init", "-q", tmp_path / "made")
+    shutil.copy(ROOT / ".gitattributes", tmp_path / "made")
+    (tmp_path / "made/code.py").write_bytes(b"one\ntwo\n")
+    git("-C", tmp_path / "made", "add", "-A")
+    git("-C", tmp_path / "made", "commit", "-qm", "Start")
+    git("-c", "core.autocrlf=true", "clone", "-q", tmp_path / "made", tmp_path / "checkout")
+    assert (tmp_path / "checkout/code.py").read_bytes() == b"one\ntwo\n"
+
+
+def test_any_shell_understands_the_command_of_a_stage():
+    """DVC runs it by the user's login shell, which may be tcsh or fish."""
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items():
+        command = stage.get("do", stage)["cmd"].replace("${key}", "ten")
+        assert re.fullmatch(r"python src/\w+\.py( \w+)?", command), name
 
 
 def test_a_stage_script_fits_on_one_screen():

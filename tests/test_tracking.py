@@ -262,7 +262,7 @@ def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, c
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "make sync" in lines[0]
-    assert "MLflow (http://127.0.0.1:9) failed" in lines[0]
+    assert "MLflow (http://***@127.0.0.1:9) failed" in lines[0]
     assert "secret" not in lines[0]
 
 
@@ -286,10 +286,87 @@ def test_the_own_store_may_be_named_in_other_words(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for named in ("mlflow.db", "./mlflow.db", f"{tmp_path}/link/mlflow.db", f"{tmp_path}/x/../mlflow.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{named}")
-        assert store.artifacts() == (tmp_path / "mlruns").as_uri()
+        assert store._is_own()
+        assert store.uri() == f"sqlite:///{tmp_path}/mlflow.db"
     for named in ("sqlite:///other.db", "sqlite:////mlflow.db", "postgresql:///mlflow.db", "mlflow.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
-        assert store.artifacts() is None
+        assert not store._is_own()
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        ("sqlite:///my.db", "sqlite:///{}/my.db"),
+        ("sqlite:///kept/my.db?timeout=3", "sqlite:///{}/kept/my.db?timeout=3"),
+        ("sqlite:////elsewhere/my.db", "sqlite:////elsewhere/my.db"),
+        ("./store", "{}/store"),
+        ("file:store", "file://{}/store"),
+        ("file:///elsewhere/store", "file:///elsewhere/store"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("postgresql://h/db", "postgresql://h/db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_a_relative_store_is_the_projects_also_in_a_copy(tmp_path, monkeypatch, named, meant):
+    copy = tmp_path / ".dvc/tmp/exps/copy"
+    copy.mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+    for place in (tmp_path, copy):
+        monkeypatch.chdir(place)
+        assert store.uri() == meant.format(tmp_path)
+
+
+def test_a_run_of_a_copy_stays_with_its_files_in_the_project(tmp_path, monkeypatch):
+    copy = tmp_path / ".dvc/tmp/exps/copy"
+    copy.mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///my.db")
+    monkeypatch.chdir(copy)
+    drawn = Drawn("of a copy", test_accuracy=0.5)
+    complete("a copy")
+    runs.log_evaluation(describe("a copy"), WEIGHTS, drawn.evaluation)
+    shutil.rmtree(copy)
+    monkeypatch.chdir(tmp_path)
+    (run,) = found("a copy")
+    assert run.info.artifact_uri.startswith((tmp_path / "mlruns").as_uri())
+    assert {artifact.path for artifact in store.client().list_artifacts(run.info.run_id)} == set(drawn.evaluation.names)
+
+
+KEEP = """
+import os, sys
+from quartet.tracking import attempts, store
+attempts.initialise()
+client = store.client()
+run = client.create_run(store.experiment_id(client)).info.run_id
+client.log_artifact(run, sys.argv[1])
+assert [artifact.path for artifact in client.list_artifacts(run)] == [os.path.basename(sys.argv[1])]
+client = store.client()
+assert client.get_run(run).info.status == "RUNNING"
+"""
+
+
+@pytest.mark.parametrize("name", ['a?b"c', "a%20b", "ü [x] {y} #z'$`;&"])
+def test_the_store_is_in_the_project_whatever_its_path(tmp_path, name):
+    root = tmp_path / "outer" / name / "project"
+    copy = root / ".dvc/tmp/exps/copy"
+    copy.mkdir(parents=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    env = kept | {"DVC_ROOT": str(root), "PYTHONPATH": str(ROOT / "src")}
+    for place in (root, copy):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", KEEP, __file__],
+            cwd=place,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert [path.relative_to(tmp_path / "outer") for path in (tmp_path / "outer").rglob("*.db")] == [
+        Path(name, "project/mlflow.db")
+    ]
+    assert [path.name for path in (tmp_path / "outer").iterdir()] == [name]
 
 
 @pytest.fixture

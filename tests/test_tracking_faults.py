@@ -24,6 +24,7 @@ import torch
 from project import ROOT, Project
 from quartet.base import errors, params, paths, process
 from quartet.base.params import Hyperparameters
+from quartet.base.redaction import shown
 from quartet.commands import sync
 from quartet.data import splits
 from quartet.tracking import attempts, runs, store
@@ -231,7 +232,7 @@ def warning(capfd, said: Sequence[str] = ()) -> str:
     """Return the warning: the last line on standard error, after these. It names the store and what repairs it."""
     *before, line = capfd.readouterr().err.splitlines()
     assert before == [*said]
-    assert line.startswith(f"quartet: warning: MLflow ({store.uri()}) failed: ")
+    assert line.startswith(f"quartet: warning: MLflow ({shown(store.uri())}) failed: ")
     assert line.endswith(" -- the work goes on without it; `make sync` brings it up to date")
     assert "SELECT" not in line
     assert "INSERT" not in line
@@ -809,6 +810,45 @@ def test_an_answer_without_end_is_read_so_far(stub, monkeypatch, capfd, answer):
     assert "the server's answer is longer than 1,048,576 bytes" in warning(capfd)
     assert server.sent < 64 << 20  # what the sockets hold; what was not sent is in no memory
     assert server.requests == 1
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:{}@127.0.0.1:9",
+        "https://{}@127.0.0.1:9",
+        "http://127.0.0.1:9/?token={}",
+        "http://user:{}@@127.0.0.1:9",
+        "http:/user:{}@127.0.0.1:9",
+        "nosuch://user:{}@127.0.0.1/db",
+        "user:{}@127.0.0.1/db",
+        "postgresql://user:{}@127.0.0.1:9/db",
+        "mysql+pymysql://127.0.0.1:9/db?user=me&password={}",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BPWD%3D{}",
+        "http://user:{}@127.0.0.1:99999",
+        "http://user:{}@[::1",
+    ],
+)
+def test_the_secrets_of_a_stores_address_are_not_shown(address, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.format("pa55%2Fw0rd"))
+    train()
+    told = warning(capfd)
+    assert "***" in told
+    assert not {secret for secret in ("pa55%2Fw0rd", "pa55/w0rd", "pa55%2fw0rd") if secret in told}
+    assert {path.name for path in tmp_path.iterdir()} <= {".checkpoints"}
+
+
+@pytest.mark.parametrize("status", ["500 \x1b[2J\x1b]0;owned\x07", "400 Bad"])
+def test_a_servers_words_cannot_steer_the_terminal(stub, capfd, status):
+    body = '{"error_code": "X", "message": "\\u001b[2J\\u202e\\r\\nquartet: all is well\x9b2J"}'.encode()
+
+    def hostile(handler: StubHandler) -> None:
+        handler.wfile.write(f"HTTP/1.0 {status}\r\nContent-Type: application/json\r\n\r\n".encode() + body)
+
+    stub(hostile)
+    train()
+    assert warning(capfd).isprintable()
 
 
 def test_nothing_begins_beside_what_was_given_up(database, monkeypatch, capfd):

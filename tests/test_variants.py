@@ -32,7 +32,7 @@ def set_variants(project, change) -> None:
 def five(tmp_path_factory):
     """A project with a fifth variant, in params.yaml alone, whose pipeline has run."""
     project = clone(tmp_path_factory.mktemp("variants"))
-    project.run("make", "-o", ".venv/ready", "setup")
+    project.run("make", "setup")
     set_variants(project, lambda variants: variants.update({FIFTH: {"lr": 0.0005}}))
     project.output = project.run("dvc", "repro").stdout
     return project

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from quartet.base.redaction import shown
+
 
 class WorkError(Exception):
     """Something failed while working: exit status 1."""
@@ -23,5 +25,10 @@ def warn(message: str) -> None:
 
 
 def say(message: str) -> None:
-    """Print a message on standard error, as one line that names this program."""
-    print("quartet: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    """Print a message on standard error, as one line that names this program; `shown` says what of it."""
+    print("quartet: " + shown(" ".join(message.split())), file=sys.stderr, flush=True)
+
+
+def tell(message: str) -> None:
+    """Print a line that has text from outside on standard output; `shown` says what of it."""
+    print(shown(message), flush=True)

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePath
@@ -19,6 +20,7 @@ from typing import NoReturn
 import psutil
 
 from quartet.base.errors import InputError, WorkError, say
+from quartet.base.redaction import shown
 
 SHELLS = ("sh", "bash", "dash", "ash", "ksh", "zsh", "csh", "tcsh", "fish")
 
@@ -103,12 +105,22 @@ def _stop_with(dvc: psutil.Process | None) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _open_streams() -> None:
+    """Replace each standard stream that is closed, as by `2>&-`; else the next file that is opened would become it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: that of the stream
+            os.set_inheritable(opened, True)
+            setattr(sys, name, os.fdopen(opened, mode, closefd=False))
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command and exit with its status; a user's mistake is one line on standard error, without a traceback.
 
     Status 0: done; 1: failed while working; 2: bad input; 129, 130 and 143: stopped by SIGHUP (its terminal is gone), by
     Ctrl-C and by SIGTERM. A stage whose dvc is killed stops as by SIGTERM, so that it does not work on beside the next run.
     """
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is no reason to fail
             stream.reconfigure(errors="backslashreplace")
@@ -125,6 +137,10 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         say(f"error: {name}{error.strerror or error}")
+        sys.exit(1)
+    except Exception:  # noqa: BLE001 -- a mistake of this project; its traceback may quote what is secret
+        for line in traceback.format_exc().splitlines():
+            print(shown(line), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         say(f"stopped by {_named(signal.SIGINT)}")

@@ -6,13 +6,18 @@ the stage used, and restore that pair from its run cache ever after.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quartet import STARTED
 from quartet.base import paths
 from quartet.base.errors import InputError, WorkError
 from quartet.base.params import Params
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -23,6 +28,7 @@ class Tracked(NamedTuple):
     stage: str
     params: dict[str, dict[str, Any]]
     deps: dict[str, str | None]
+    outs: tuple[str, ...] = ()  # that DVC removes before they are made
 
 
 def in_dvc_project() -> bool:
@@ -30,13 +36,44 @@ def in_dvc_project() -> bool:
     return Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
 
 
+def link_to_folder(path: Path) -> Path | None:
+    """The part of a path, relative to the project's root, that is a link to a folder; None if there is none.
+
+    A link to a file is no matter: DVC may be told to make its files so, and a file that is written replaces the link.
+    """
+    parts = [*reversed(path.parents), path]
+    return next((part for part in parts if part.is_symlink() and (part.is_dir() or part != path)), None)
+
+
+def refuse_links(outs: Iterable[str]) -> None:
+    """Refuse to write outputs through a link to a folder: it would be elsewhere, and DVC removes the old ones first.
+
+    InputError names the link.
+    """
+    for out in outs:
+        if link := link_to_folder(Path(out)):
+            raise InputError(
+                f"{link}: a link to {link.resolve()}; outputs are written in the project itself, and DVC removes the old"
+                " ones first; remove the link"
+            )
+
+
+def outputs() -> list[str]:
+    """The outputs that DVC removes before it makes them, of all stages; none outside of a DVC project."""
+    if not in_dvc_project():
+        return []
+    with _stages("dvc.yaml") as stages:
+        return [out for name in stages for out in _outs(stages[name])]
+
+
 def note(stage: str, settings: Params) -> Tracked:
     """Note what DVC tracks for a stage that has read its settings and its inputs, and begins to work.
 
-    WorkError if what the stage has read is not what is there now: then nobody could say what it works with. Outside of a
-    DVC project there is nothing to note.
+    WorkError if what the stage has read is not what is there now: then nobody could say what it works with. InputError if
+    it would write through a link. Outside of a DVC project there is nothing to note.
     """
     tracked = _look(stage)
+    refuse_links(tracked.outs)
     params = [
         f"{paths.PARAMS}: {key}"
         for key, value in tracked.params.get(paths.PARAMS.as_posix(), {}).items()
@@ -79,21 +116,33 @@ def _look(name: str) -> Tracked:
     if not in_dvc_project():
         return Tracked(name, {}, {})
     from dvc.dependency import ParamsDependency
+
+    params: dict[str, dict[str, Any]] = {}
+    deps: dict[str, str | None] = {}
+    with _stages(f"stage {name}") as stages:
+        for dep in stages[name].deps:
+            if isinstance(dep, ParamsDependency):
+                params[dep.def_path] = dep.read_params()
+            else:
+                deps[dep.def_path] = dep.get_hash().value if dep.exists else None
+        return Tracked(name, params, deps, tuple(_outs(stages[name])))
+
+
+def _outs(found: Stage) -> list[str]:
+    return [out.def_path for out in found.outs if not out.persist]
+
+
+@contextmanager
+def _stages(what: str) -> Iterator[Mapping[str, Stage]]:
+    """DVC's stages by name; InputError, which says of what, if DVC cannot read them or what they depend on."""
     from dvc.dvcfile import ProjectFile
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    params: dict[str, dict[str, Any]] = {}
-    deps: dict[str, str | None] = {}
     try:
         with Repo() as repo:
             file = ProjectFile(repo, repo.fs.abspath("dvc.yaml"))
             # Without dvc.lock: the DVC of a stage beside this one may be writing it.
-            for dep in file.LOADER(file, file.contents)[name].deps:
-                if isinstance(dep, ParamsDependency):
-                    params[dep.def_path] = dep.read_params()
-                else:
-                    deps[dep.def_path] = dep.get_hash().value if dep.exists else None
+            yield file.LOADER(file, file.contents)
     except (DvcException, OSError) as error:
-        raise InputError(f"stage {name}: DVC cannot read what it depends on: {error}") from None
-    return Tracked(name, params, deps)
+        raise InputError(f"{what}: DVC cannot read what it depends on: {error}") from None

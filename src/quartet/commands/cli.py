@@ -9,10 +9,12 @@ from quartet.base import process
 from quartet.base.errors import InputError
 
 COMMANDS = {
-    "prepare": "check params.yaml and DVC's records, and make MLflow's store if it is missing",
+    "prepare": "check params.yaml, the outputs' places and DVC's records, and make MLflow's store if it is missing",
     "repro": "dvc repro, with the stages that do not need each other side by side",
     "audit": "compare what DVC recorded for each training with what the training noted at its start",
     "sync": "make MLflow agree with the models that DVC has",
+    "ui": "serve MLflow's pages on the store that the pipeline writes to",
+    "clean": "remove what the pipeline made, and nothing else",
     "publish": "write the results on MNIST into docs/ and README.md",
     "verify": "run what is committed on MNIST, and compare each output with the published one",
     "portability": "compare the bytes of a short run here and under other processors or Pythons",

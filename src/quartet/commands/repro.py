@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple, TextIO
 
 from quartet.base import errors, files, process
 from quartet.base.errors import InputError, WorkError
+from quartet.base.redaction import shown
 
 RECORD = "quartet-seconds.json"  # in DVC's folder for temporary files: the seconds that each stage took last
 # What DVC says after each command; said once for each stage it hides what the stages say.
@@ -122,7 +123,7 @@ class Running:
             self.ran = self.ran or RUNS.match(line) is not None
             if not HINTS.match(line):
                 with suppress(OSError):  # nobody reads it any more; the stage must not wait for that
-                    print(self.prefix + line.rstrip("\n"), file=target, flush=True)
+                    print(self.prefix + shown(line.rstrip("\n").expandtabs()), file=target, flush=True)
 
     def _await(self, ended: queue.SimpleQueue[str]) -> None:
         if self.process.wait():

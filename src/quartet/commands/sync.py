@@ -127,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     audit.remove_false()
     if not bring_up_to_date(settings.trainings):
         raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")
-    print(f"sync: MLflow ({store.shown_uri()}) agrees with stages/")
+    errors.tell(f"sync: MLflow ({store.uri()}) agrees with stages/")
 
 
 if __name__ == "__main__" and sys.argv[1:] == [WHEN_TOLD]:

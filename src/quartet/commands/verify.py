@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from quartet.base import files, numerics, params, paths, process
+from quartet.base import errors, files, numerics, params, paths, process
 from quartet.base.errors import InputError, WorkError
 from quartet.commands import outputs
 
@@ -22,16 +22,16 @@ def report(root: Path) -> bool:
     for part, beginnings in outputs.parts(params.load(root / paths.PARAMS).trainings):
         differing = [difference for difference in differences if difference.path.startswith(beginnings)]
         if differing:
-            print(f"{part:<20} differs in {len(differing)} files, first {differing[0].path}")
+            errors.tell(f"{part:<20} differs in {len(differing)} files, first {differing[0].path}")
         else:
             print(f"{part:<20} identical ({sum(path.startswith(beginnings) for path in expected)} files)")
     if not differences:
         print(f"verify: all {len(expected)} outputs are the published ones, byte for byte")
         return True
     path, there, here = differences[0]
-    print(f"verify: the first difference is {path}: SHA-256 {here or '(missing)'}, published {there or '(missing)'}")
-    print(f"verify: published on {outputs.in_words(made_on)}")
-    print(f"verify: this is      {outputs.in_words(outputs.machine())}", flush=True)
+    errors.tell(f"verify: the first difference is {path}: SHA-256 {here or '(missing)'}, published {there or '(missing)'}")
+    errors.tell(f"verify: published on {outputs.in_words(made_on)}")
+    errors.tell(f"verify: this is      {outputs.in_words(outputs.machine())}")
     return False
 
 
@@ -98,7 +98,7 @@ def run_in(clone: Path, variables: Mapping[str, str]) -> None:
     call(sys.executable, "src/fetch.py", folder=clone, variables=variables)
     require_mnist(clone)
     fetched = {name: value for name, value in variables.items() if name != "QUARTET_MNIST"}  # the files are there
-    call("make", "-o", ".venv/ready", "all", folder=clone, variables=fetched)
+    call("make", "all", folder=clone, variables=fetched)
 
 
 def verify_committed() -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 import pooch
 import requests
@@ -93,6 +94,12 @@ def _as_sent(response: requests.Response, **_: Any) -> None:
         response.close()
 
 
+def address(base: str, file: str) -> str:
+    """The URL of a file below another URL, whose query, as of a signed one, it keeps."""
+    parts = urlsplit(base)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{file}"))
+
+
 def fetch(base: str, name: str, known: Known) -> bytes:
     """Download a file, packed as .gz below a URL, and unpack it; pooch retries and verifies.
 
@@ -114,8 +121,9 @@ def fetch(base: str, name: str, known: Known) -> bytes:
     with tempfile.TemporaryDirectory() as folder, deadline(seconds):
         mirror = pooch.create(
             path=folder,
-            base_url=base,
+            base_url="",
             registry={f"{name}.gz": f"sha256:{known.gz_sha256}"},
+            urls={f"{name}.gz": address(base, f"{name}.gz")},
             retry_if_failed=RETRIES,
         )
         with Path(mirror.fetch(f"{name}.gz", downloader=bounded)).open("rb") as file:

@@ -115,12 +115,12 @@ def take_mnist(locations: tuple[str, ...]) -> None:
     """
     missing = [name for name in MNIST if not (_at_hand(name) or _unpack_at_hand(name))]
     if not missing:
-        print(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked", flush=True)
+        errors.tell(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked")
     problems = []
     for location in locations:
         try:
             while missing:
-                print(f"fetch: {missing[0]} from {location}", flush=True)
+                errors.tell(f"fetch: {missing[0]} from {location}")
                 files.write_bytes(paths.RAW / missing[0], obtain(missing[0], location))
                 del missing[0]
         except (ValueError, RuntimeError, WorkError, requests.RequestException) as error:

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from quartet.base import errors, paths, process
+from quartet.base.redaction import redacted
 from quartet.tracking import store
 
 FAILED = object()  # what `attempt` returns for an action that failed
@@ -37,7 +38,7 @@ def attempt(action: Callable[[], Any], *, quiet: bool = False, stopping: bool = 
     except Exception as error:  # noqa: BLE001 -- whatever the store raises, the training goes on
         if not quiet:
             errors.warn(
-                f"MLflow ({store.shown_uri()}) failed: {_explain(error)} -- the work goes on without it;"
+                f"MLflow ({store.uri()}) failed: {_explain(error)} -- the work goes on without it;"
                 " `make sync` brings it up to date"
             )
         return FAILED
@@ -109,12 +110,11 @@ def _explain(error: Exception) -> str:
         if isinstance(below, OSError | sqlite3.Error):  # the system's or SQLite's own words, at the bottom of many others
             cause = below
         below = below.__cause__ or below.__context__
-    problem = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+    words = " ".join(redacted(str(cause)).split())  # now: a part of a secret is not known as one
+    problem = f"{type(cause).__name__}: {words[:300]}"
     if type(cause) is sqlite3.DatabaseError:  # its subclasses are other things than a damaged file
         return f"{problem}; move {store.uri().removeprefix('sqlite:///')} away, and it is made again"
     if "out-of-date database schema" in problem:  # MLflow says so of a newer one too
         problem = problem.partition(". Take")[0]
-        return (
-            f"{problem}; back it up, then `mlflow db upgrade {store.shown_uri()}`, or move it away if a newer MLflow made it"
-        )
+        return f"{problem}; back it up, then `mlflow db upgrade {store.uri()}`, or move it away if a newer MLflow made it"
     return problem

@@ -52,7 +52,8 @@ def log_model(run: Run, network: nn.Sequential) -> None:
                 Schema([TensorSpec(float32, (-1, 1, SIDE, SIDE), "pixels from 0 to 1")]),
                 Schema([TensorSpec(float32, (-1, classes), "score of each class")]),
             ),
-            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy")],
+            # Without `+cpu`, which names a build that only PyTorch's own index has.
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "numpy")],
         )
     if run.info.end_time:
         mlflow.MlflowClient().set_terminated(run.info.run_id, run.info.status, run.info.end_time)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from quartet.base import paths, process
+from quartet.base import errors, paths, process
 from quartet.data import splits
 from quartet.tracking import attempts, models, store
 from quartet.training.record import Epoch, TrainingRecord
@@ -68,7 +68,7 @@ def close_interrupted() -> None:
     for run in client.search_runs([store.experiment_id(client)], "attributes.status = 'RUNNING'"):
         if _is_interrupted(run):
             client.set_terminated(run.info.run_id, "KILLED", _now(run.info.start_time))
-            print(f"sync: run {run.info.run_name} ({run.info.run_id[:8]}) was interrupted: closed as KILLED")
+            errors.tell(f"sync: run {run.info.run_name} ({run.info.run_id[:8]}) was interrupted: closed as KILLED")
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-from quartet.base import paths
+from quartet.base import errors, paths
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,31 +40,51 @@ SETTINGS = {
 
 
 def uri() -> str:
-    """MLFLOW_TRACKING_URI if it is set, else the database in the project's root: where bare `mlflow ui` looks."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri()
+    """MLFLOW_TRACKING_URI if it is set, else the database in the project's root: where bare `mlflow ui` looks.
 
-
-def shown_uri() -> str:
-    """The URI as it may be printed: without the user name and the password in it."""
-    return re.sub("//[^/]*@", "//", uri())
-
-
-def _own_uri() -> str:
-    return f"sqlite:///{_database()}"
+    What is relative in it is relative to that root, not to the copy in which DVC runs an experiment.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not named:
+        return _sqlite_uri(_database())
+    if file := _sqlite_file(named):
+        return _sqlite_uri(file) + "?".join(["", *named.split("?")[1:]])
+    if named.startswith("file:") and not named.startswith("file:/"):
+        return (paths.project_root() / url2pathname(named.removeprefix("file:"))).as_uri()
+    if ":" not in named and named not in ("databricks", "databricks-uc", "uc"):  # which name a service
+        return str(paths.project_root() / named)
+    return named
 
 
 def _database() -> Path:
     return paths.project_root() / "mlflow.db"
 
 
-def artifacts() -> str | None:
-    """Where the project's own store keeps its artifacts, as a URI; None if MLFLOW_TRACKING_URI names another store.
+def _sqlite_file(address: str) -> Path | None:
+    """The file of an SQLite database, absolute; None if the address is of another kind."""
+    found = re.fullmatch(r"sqlite:///(?!:memory:|file:)([^?]+)(\?.*)?", address)
+    file = paths.project_root() / found[1] if found else None
+    return file.parent.resolve() / file.name if file else None
 
-    MLflow sets that variable itself, to the store in use.
+
+def _sqlite_uri(file: Path) -> str:
+    """The URI of a database: absolute, unless its path has what MLflow and SQLAlchemy do not both read as it stands.
+
+    The path from the working directory has nothing of that kind.
     """
-    file = uri().removeprefix("sqlite:///")
-    own = uri() == _own_uri() or (file != uri() and Path(file).resolve() == _database())
-    return (paths.project_root() / "mlruns").as_uri() if own else None
+    path = str(file)
+    return f"sqlite:///{path if quote(path, safe='/ ') == path else os.path.relpath(path)}"
+
+
+def _is_own() -> bool:
+    """Whether the store is the project's own, which MLFLOW_TRACKING_URI may name too."""
+    return _sqlite_file(uri()) == _database()
+
+
+def artifacts() -> str | None:
+    """Where artifacts are kept if the store is a database, as a URI: in the project's root. None if the store says where."""
+    keeps_none = uri().startswith(("sqlite:", "postgresql", "mysql", "mssql"))
+    return (paths.project_root() / "mlruns").as_uri() if keeps_none else None
 
 
 def mend_moved() -> None:
@@ -74,7 +94,7 @@ def mend_moved() -> None:
     names is still there and not here.
     """
     here, database = artifacts(), _database()
-    if here is None or not database.exists():
+    if not (_is_own() and database.exists()):
         return
     with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
@@ -91,7 +111,7 @@ def mend_moved() -> None:
             for row, address in connection.execute(f"SELECT rowid, {column} FROM {table}").fetchall():  # noqa: S608 -- ours
                 if moved := _moved(address, before):
                     connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (moved, row))  # noqa: S608 -- ours
-        print(f"sync: the project moved from {found[0]}: MLflow now finds its artifacts in {here}")
+        errors.tell(f"sync: the project moved from {found[0]}: MLflow now finds its artifacts in {here}")
 
 
 def _folder(address: str) -> Path | None:
@@ -120,12 +140,12 @@ def import_ahead() -> None:
 
 def is_made() -> bool:
     """Whether the project's own store, if that is the one in use, has been made."""
-    return artifacts() is not None and _database().exists() and _database().stat().st_size > 0
+    return _is_own() and _database().exists() and _database().stat().st_size > 0
 
 
 def check_database() -> None:
     """Find in seconds what MLflow, on the project's own store, would find after a minute of trying again."""
-    if artifacts() is not None:
+    if _is_own():
         with contextlib.closing(sqlite3.connect(_database(), timeout=PATIENCE)) as connection:
             connection.execute("BEGIN IMMEDIATE")
 
@@ -138,7 +158,11 @@ def import_mlflow() -> None:
         import mlflow
     for name in ("mlflow", "alembic", "urllib3"):  # what they have to say is in the exception
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    named = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri())
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # which MLflow has set, where others would read it as relative to the root
+    if named is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = named
     _limit_answers()
 
 
@@ -200,6 +224,6 @@ def experiment_id(client: MlflowClient) -> str:
                 raise
     if experiment.lifecycle_stage == "deleted":  # on MLflow's pages, which cannot bring it back
         client.restore_experiment(experiment.experiment_id)
-    if artifacts() not in (None, experiment.artifact_location) and _folder(experiment.artifact_location):
+    if _is_own() and artifacts() != experiment.artifact_location and _folder(experiment.artifact_location):
         raise FileNotFoundError(f"the project moved: its artifacts are looked for in {experiment.artifact_location}")
     return str(experiment.experiment_id)
