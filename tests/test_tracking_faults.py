@@ -1024,6 +1024,14 @@ def test_the_script_trains_on_beside_a_dripping_server(stage, undisturbed, stub,
 
 
 @shares_project
+def test_the_script_trains_with_its_streams_closed(stage, undisturbed, monkeypatch):
+    done = stage.train(before=("sh", "-c", '"$@" 0<&- 1>&- 2>&-', "sh"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert stage.outputs() == undisturbed.outputs()
+    stage.assert_up_to_date(monkeypatch)
+
+
+@shares_project
 @pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
 def test_ctrl_c_is_answered_while_a_server_drips(stage, stub, again):
     server, grace = stub(drip_body), 90 if again else 1
