@@ -155,6 +155,16 @@ def prepare() -> None:
         install_project() if different == {"pyproject.toml"} else make()
 
 
+def shown(message: str) -> str:
+    """A message whose parts from outside are safe to print; an older Python cannot read what does that."""
+    if sys.version_info < OLDEST:
+        return message
+    sys.path.insert(0, str(ROOT / "src"))
+    from quartet.base import redaction
+
+    return "\n".join(map(redaction.shown, message.splitlines()))
+
+
 def main() -> None:
     """Check the place, then let one process at a time prepare the environment."""
     if sys.version_info < OLDEST:
@@ -175,6 +185,6 @@ if __name__ == "__main__":
     try:
         main()
     except (SetupError, OSError) as error:
-        sys.exit(f"setup: error: {error}")
+        sys.exit(f"setup: error: {shown(str(error))}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -60,8 +60,10 @@ class Small:
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(wheels),
         }
-        (root / "src/quartet").mkdir(parents=True)
-        (root / "src/quartet/__init__.py").write_text('"""A module."""\n', encoding="utf-8")
+        (root / "src/quartet/base").mkdir(parents=True)
+        for package in ("src/quartet", "src/quartet/base"):
+            (root / package / "__init__.py").write_text('"""A package."""\n', encoding="utf-8")
+        shutil.copy(ROOT / "src/quartet/base/redaction.py", root / "src/quartet/base")
         (root / "requirements.txt").write_text("fake==1\n", encoding="utf-8")
         (root / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
         (root / ".gitignore").write_text("/.venv\n", encoding="utf-8")
@@ -198,6 +200,11 @@ def test_what_pip_cannot_do_is_said_without_its_warnings(small):
     assert "No matching distribution found for fake==1" in done.stderr
     assert "WARNING" not in done.stderr
     assert not is_ready(small)
+    index = {"PIP_NO_INDEX": "", "PIP_INDEX_URL": "nosuch://user:pa55word@127.0.0.1/?key=s1gnature\x1b[2J"}
+    done = small.set_up(check=False, **index, PIP_FIND_LINKS="", PIP_RETRIES="0")
+    assert done.returncode == 1
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+    assert not [secret for secret in ("pa55word", "s1gnature") if secret in done.stdout + done.stderr]
     small.set_up()
     assert small.works()
 

@@ -105,6 +105,14 @@ def test_what_is_no_secret_stays(alone, text):
     assert shown(text) == text
 
 
+@pytest.mark.parametrize("name", ["QUARTET_MNIST", "PWD", "MLFLOW_TRACKING_URI"])
+@pytest.mark.parametrize("place", ["/home/me@work/#1 data?/set", "./me@work/set#1", "sqlite:////home/me@work/#1/mlflow.db"])
+def test_a_path_is_no_secret(alone, name, place):
+    alone.setenv(name, place)
+    for text in (place, place.partition("/")[2].removesuffix("t"), "me", "1 data"):
+        assert redacted(f"at {text}: no") == f"at {text}: no"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

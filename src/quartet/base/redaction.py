@@ -14,7 +14,8 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 HIDDEN = "***"
 SHORTEST = 4  # characters; a shorter secret is hidden in its URL, but not wherever the same letters stand
 NAMES_A_SECRET = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|_KEY$", re.IGNORECASE)
-SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/+|/+", re.IGNORECASE)
+SCHEME = re.compile(r"(?!file:|sqlite)[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)  # of what may have a user or a key
+ADDRESSES = ("QUARTET_MNIST", "MLFLOW_TRACKING_URI")  # may lack their scheme by mistake
 # The user, with what a password should not hold but may, and the query of any URL; the query after a bare path.
 USER = re.compile(r"""(?<=:/)(/*)(?:[^\s/?#@'"<>]*|[^\s/?#@:'"<>]*:[^\s'"<>]*)@""")
 END = r"""(?=[).,:;\]]*(?:[\s'"<>]|$))"""  # of a URL in a sentence
@@ -47,7 +48,7 @@ def _known(settings: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
     for name, value in settings:
         if NAMES_A_SECRET.search(name):
             secrets.update([value.strip()] if _is_telling(value.strip()) else [])
-        if SCHEME.search(value) or name.startswith(("QUARTET_", "MLFLOW_")):
+        if SCHEME.match(value.strip()) or (name in ADDRESSES and re.match(r"[^/.~]*@", value.strip())):
             secrets.update(_of_user(value.strip()), _of_query(value.strip()))
     forms = {form for secret in secrets for form in _forms(secret) if len(form) >= SHORTEST}
     longest_first = sorted(forms, key=lambda form: (-len(form), form))

@@ -78,7 +78,8 @@ def _sqlite_uri(file: Path) -> str:
 
 def _is_own() -> bool:
     """Whether the store is the project's own, which MLFLOW_TRACKING_URI may name too."""
-    return _sqlite_file(uri()) == _database()
+    named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return not named or _sqlite_file(named) == _database()
 
 
 def artifacts() -> str | None:
