@@ -56,6 +56,7 @@ class Small:
             "HOME": str(root.parent),
             "XDG_CONFIG_HOME": str(root.parent),
             "GIT_CONFIG_NOSYSTEM": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(wheels),

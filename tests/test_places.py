@@ -124,7 +124,8 @@ def test_the_pipeline_runs_in_a_path_that_urls_and_shells_read_otherwise(finishe
     assert [path.name for path in tmp_path.iterdir()] == [odd.root.parent.name]
     (tmp_path / "link").symlink_to(odd.root)
     found = [run for run in runs(Project(tmp_path / "link", tmp_path)) if "dvc.exp.name" not in run["tags"]]
-    assert sorted(run["name"] for run in found) == sorted(TRAININGS)
+    assert {run["name"] for run in found} == set(TRAININGS)
+    assert len({(run["tags"]["fingerprint"], run["tags"]["weights"]) for run in found}) == len(found)
     assert {(run["status"], len(run["models"]), len(run["artifacts"])) for run in found} == {("FINISHED", 1, 4)}
 
 
