@@ -9,6 +9,8 @@ export SHELL := /bin/sh
 # This checkout's code, also if .venv is another's.
 export PYTHONPATH := $(CURDIR)/src
 export MLFLOW_DISABLE_TELEMETRY := true
+# A model from elsewhere may have code in it.
+export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 # If it were set, every start would compile MLflow and PyTorch again.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -20,11 +22,7 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@$(if $(QUARTET_MNIST),.venv/bin/dvc repro --single-item --force fetch)
 	@.venv/bin/python -m quartet repro --jobs $(CORES)
 	@.venv/bin/python -m quartet audit
-	@echo; cat stages/plot/results.md
-	@echo 'Next: make ui               compare the runs in MLflow'
-	@echo '      . .venv/bin/activate  then: dvc exp run -S bn=true; dvc metrics show; dvc plots show'
-	@grep -q '"data": "mnist"' data/raw/source.json || \
-	  echo '      QUARTET_MNIST=<directory or URL of its four files> make: this was sample data, now MNIST'
+	@.venv/bin/python -m quartet results
 
 setup: ## Make .venv with the pinned packages and this project; give this repository a git identity if it has none
 	@$(PYTHON) environment.py

@@ -26,11 +26,10 @@ def main() -> None:
     sources.check_place()
     tracked = stage.note("fetch", settings)
     files.remove_parts(paths.SOURCE, *(paths.RAW / name for name in idx.FILES))
-    paths.SOURCE.unlink(missing_ok=True)  # it is written again when the files are whole
     source = "sample"
     if wanted != "sample":
         try:
-            sources.take_mnist((named,) if named else sources.MIRRORS)
+            sources.take_mnist((named,) if named else sources.MIRRORS, all_or_none=bool(named) and paths.SOURCE.exists())
             source = "mnist"
         except WorkError:
             if wanted == "mnist" or named:

@@ -1,6 +1,7 @@
 import base64
 import contextlib
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 import fetch
 from quartet.base import paths, process
 from quartet.base.errors import InputError, WorkError
-from quartet.data import download, sources
+from quartet.data import download, idx, sources
 
 pytest_plugins = ["misbehaving_server"]
 
@@ -344,6 +345,7 @@ PLACES = {
     "packed without a suffix": "packed {name}",
     "a folder of each name": "of {name}/{dotted}",
     "torchvision's folder": "raw/{name}",
+    "torchvision's folder, and those above": "MNIST/raw/{name}",
     "packed in a folder": "MNIST/{name}.gz",
 }
 
@@ -428,13 +430,66 @@ def test_a_failing_run_removes_what_a_killed_one_left(fetching, monkeypatch):
     assert fetching.raw() == {"notes.txt": b"a user's"}
 
 
-def test_a_failing_run_takes_the_old_record_away(fetching, monkeypatch):
+@pytest.mark.parametrize("place", ["server", "folder", "nowhere"])
+def test_a_refused_place_leaves_the_earlier_data_and_its_record(place, fetching, tmp_path, monkeypatch):
+    fetching.source("sample")
+    fetch.main()
+    before = everything(paths.RAW)
+    fetching.source("auto")
+    (fetching.put(tmp_path / "folder") / f"{FOURTH}.gz").unlink()
+    named = {
+        "server": fetching.server.url("404", FOURTH),
+        "folder": str(tmp_path / "folder"),
+        "nowhere": str(tmp_path / "nowhere"),
+    }[place]
+    monkeypatch.setenv("QUARTET_MNIST", named)
+    with pytest.raises(WorkError):
+        fetch.main()
+    assert everything(paths.RAW) == before
+    assert idx.check() == "sample"
+    monkeypatch.setenv("QUARTET_MNIST", fetching.server.url())
+    fetch.main()
+    assert idx.check() == "mnist"
+    assert fetching.raw() == fetching.contents
+
+
+def test_a_failing_run_leaves_no_record_of_damaged_files_that_counts(fetching, monkeypatch):
     fetch.main()
     (paths.RAW / THIRD).write_bytes(b"damaged")
     monkeypatch.setenv("QUARTET_MNIST", fetching.server.url("404"))
     with pytest.raises(WorkError):
         fetch.main()
-    assert not paths.SOURCE.exists()
+    with pytest.raises(InputError, match=f"{THIRD}: not the file that fetch recorded"):
+        idx.check()
+
+
+def test_of_a_directory_without_mnist_each_file_is_told(fetching, tmp_path, monkeypatch):
+    folder = tmp_path / "named"
+    (folder / "below").mkdir(parents=True)
+    fashion = b"as if from Fashion-MNIST"
+    monkeypatch.setitem(sources.OTHERS, hashlib.md5(fashion).hexdigest(), "Fashion-MNIST")
+    images = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(2 * 784)
+    for name, content in {
+        "a.gz": fashion,
+        "b.gz": b"<!DOCTYPE html><p>Log in",
+        "below/c": images,
+        "d.gz": gzip.compress(images),
+        "e.gz": gzip.compress(bytes(9000))[:20],
+        "f.zip": b"PK\x03\x04",
+        "g": b"",
+        "h": b"whatever",
+        "i": fetching.contents[SECOND],
+        "j": b"more",
+    }.items():
+        (folder / name).write_bytes(content)
+    monkeypatch.setenv("QUARTET_MNIST", str(folder))
+    with pytest.raises(WorkError) as refused:
+        fetch.main()
+    assert (
+        "it has a.gz (of Fashion-MNIST), b.gz (an HTML page), below/c (an IDX file of 2 × 28 × 28),"
+        " d.gz (a gzip of an IDX file of 2 × 28 × 28), e.gz (a damaged gzip file), f.zip (a zip archive: unpack it),"
+        f" g (an empty file), h (no IDX file), i (MNIST's {SECOND}), and 1 more)"
+    ) in str(refused.value)
 
 
 # The stage as a process of its own. ###################################################################################

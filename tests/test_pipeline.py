@@ -48,8 +48,8 @@ def test_every_output_is_cached_by_dvc(finished) -> None:
     stages = yaml.safe_load(lock(finished))["stages"]
     cache = finished.root / ".dvc/cache/files/md5"
     digests = [out["md5"] for stage in stages.values() for out in stage["outs"]]
-    # Five files of the data, four of the splits, four of each training, four of the evaluation, the figures and the table.
-    assert len(digests) == 5 + 4 + 5 * 4 + 4 + 2
+    # Five files of the data, four of the splits, four of each training, five of the evaluation, the figures and the table.
+    assert len(digests) == 5 + 4 + 5 * 4 + 5 + 2
     assert all((cache / digest[:2] / digest[2:]).is_file() for digest in digests)
 
 
@@ -194,7 +194,7 @@ def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
     for name, run in found.items():
         assert run["status"] == "FINISHED"
         assert all(sorted(steps) == list(range(1, 11)) for steps in run["steps"].values())
-        metrics = json.loads((finished.root / "stages/evaluate/metrics.json").read_bytes())[name]
+        metrics = json.loads((finished.root / "stages/evaluate/scores.json").read_bytes())[name]
         assert {key: run["metrics"][f"test_{key}"] for key in ("accuracy", "loss", "macro_f1")}.items() <= metrics.items()
         assert {"confusion.png", "loss.png", "per_class.csv", "summary.json"} == set(run["artifacts"])
         assert [context for _, context in run["datasets"]] == ["train", "validation"]
@@ -264,7 +264,7 @@ def test_metrics_show_has_the_numbers_of_each_training(finished) -> None:
     shown = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)
     (metrics,) = [file["data"] for file in shown[""]["data"].values()]
     assert list(metrics) == TRAININGS
-    assert all(set(numbers) == {"accuracy", "loss", "macro_f1"} for numbers in metrics.values())
+    assert all(set(numbers) == {"accuracy"} for numbers in metrics.values())
 
 
 def test_nothing_that_git_should_see_was_left_behind(finished) -> None:

@@ -68,7 +68,7 @@ def test_the_matrices_drawn_are_those_of_the_metrics(stages, tiny, matrices):
     assert names == list("0123456789")
     for matrix in panels.values():
         np.testing.assert_array_equal(matrix, expected)
-    metrics = files.read_json(paths.METRICS)
+    metrics = files.read_json(paths.SCORES)
     assert matrices["Trial"][1] == {"trial": metrics["trial"]["confusion"]}
     drawn = [matrix for _, panels in matrices.values() for matrix in panels.values()]
     assert drawn == [metrics[name]["confusion"] for name in params.load().trainings]
@@ -127,9 +127,9 @@ def test_a_variant_that_is_added_is_drawn_and_in_the_tables(workspace, tiny, mat
         "Trial": ["trial"],
     }
     for question in (
-        "lr 0.001 → 0.01, ten classes: ten → fast ",
-        "lr 0.001 → 0.01, four classes: four → four-fast ",
-        "training on groups, lr 0.001 → 0.01: ten, merged → four-fast ",
+        "lr 0.001 → 0.01: ten → fast ",
+        "lr 0.001 → 0.01: four → four-fast ",
+        "training on groups, lr 0.001 → 0.01: ten* → four-fast ",
     ):
         assert page().count(question) == 1
     assert len(re.findall(r"(?m)^\| four-fast ", page())) == 1 + 6
@@ -153,18 +153,19 @@ def test_one_variant_is_enough(workspace, tiny, line):
     assert {path.name for path in paths.FIGURES.iterdir()} == {
         f"{kind}-{of}.png" for kind in KINDS for of in (group, "trial")
     }
-    assert "There are no two variants to compare." in page()
+    compared = "the trial's settings: wide → trial " if group == "ten" else "There are no two trainings to compare."
+    assert compared in page()
 
 
 def test_a_missing_file_is_named(stages):
-    paths.METRICS.unlink()
-    with pytest.raises(InputError, match=r"stages/evaluate/metrics\.json: missing; `dvc repro` makes it"):
+    paths.SCORES.unlink()
+    with pytest.raises(InputError, match=r"stages/evaluate/scores\.json: missing; `dvc repro` makes it"):
         plot.main()
     assert not paths.PLOT.exists()
 
 
 @pytest.mark.parametrize(
-    "file", ["evaluate/predictions.csv", "evaluate/metrics.json", "evaluate/history.csv", "train/four/summary.json"]
+    "file", ["evaluate/predictions.csv", "evaluate/scores.json", "evaluate/history.csv", "train/four/summary.json"]
 )
 def test_what_is_damaged_is_refused(stages, file):
     path = paths.TRAIN.parent / file

@@ -21,7 +21,7 @@ from trained import EPOCHS, described, leave, place, scored, settings
 pytestmark = pytest.mark.computes
 
 DIGITS = [3, 0, 6, 9, 1, 7, 2, 8, 4, 5, 3]
-EVALUATED = (paths.METRICS, paths.HISTORY, paths.PREDICTIONS)
+EVALUATED = (paths.SCORES, paths.HISTORY, paths.PREDICTIONS)
 
 
 @pytest.fixture
@@ -87,17 +87,22 @@ def test_the_histories_are_those_of_the_trainings(written):
 
 
 def test_the_trainings_keep_their_order(written):
-    assert list(files.read_json(paths.METRICS)) == list(written)
+    assert list(files.read_json(paths.SCORES)) == list(written)
     again = dict(reversed(written.items()))
     predictions.write(again, np.array(DIGITS, dtype=np.uint8))
-    assert list(files.read_json(paths.METRICS)) == list(again)
+    assert list(files.read_json(paths.SCORES)) == list(again)
 
 
 def test_each_file_is_described_by_its_sha256(written):
     described = files.read_record(paths.DIGESTS, "evaluate")
     files_of = [*EVALUATED, *map(paths.model, written)]
     assert described == {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files_of}
-    assert set(left()) == {path.name for path in (*EVALUATED, paths.DIGESTS)}
+    assert set(left()) == {path.name for path in (*EVALUATED, paths.METRICS, paths.DIGESTS)}
+
+
+def test_dvc_has_one_number_of_each_training_to_show(written):
+    accuracies = {name: {"accuracy": score.metrics["accuracy"]} for name, score in written.items()}
+    assert list(files.read_json(paths.METRICS).items()) == list(accuracies.items())
 
 
 def test_other_weights_are_not_those_that_were_evaluated(written):
@@ -110,9 +115,9 @@ def test_other_weights_are_not_those_that_were_evaluated(written):
 
 def test_metrics_that_are_a_list_are_refused(written):
     for content in ([], {"ten": []}, 3):
-        files.write_json(paths.METRICS, content)
+        files.write_json(paths.SCORES, content)
         files.write_digests(paths.DIGESTS, predictions.WRITTEN)
-        with pytest.raises(InputError, match=r"metrics\.json: expected the metrics of each training; .*evaluate`"):
+        with pytest.raises(InputError, match=r"scores\.json: expected the metrics of each training; .*evaluate`"):
             predictions.read_metrics()
 
 
@@ -120,7 +125,7 @@ def test_half_written_files_are_removed_and_others_are_kept(written):
     before = left()
     for path in (*EVALUATED, paths.DIGESTS):
         path.with_name(f".{path.name}.a1_b2c3d.part").write_bytes(b"half")  # eight characters, as tempfile chooses them
-    notes = dict.fromkeys(("notes.txt", ".notes.part", "metrics.json.part"), b"mine")
+    notes = dict.fromkeys(("notes.txt", ".notes.part", "scores.json.part"), b"mine")
     for name, content in notes.items():
         (paths.EVALUATE / name).write_bytes(content)
     predictions.write(written, np.array(DIGITS, dtype=np.uint8))
@@ -207,7 +212,7 @@ def networks(workspace, tiny, told):
 def test_every_model_is_evaluated_on_every_test_image(networks, tiny, told, capsys):
     evaluate.main()
     printed = capsys.readouterr().out
-    metrics, rows = files.read_json(paths.METRICS), files.read_csv(paths.PREDICTIONS)
+    metrics, rows = files.read_json(paths.SCORES), files.read_csv(paths.PREDICTIONS)
     assert list(metrics) == list(networks)
     for name, model in networks.items():
         training = described(name, params.load().hyperparameters(name))
@@ -229,7 +234,7 @@ def test_every_model_is_evaluated_on_every_test_image(networks, tiny, told, caps
 def test_the_same_models_leave_the_same_bytes(networks):
     evaluate.main()
     first = left()
-    assert set(first) == {"metrics.json", "history.csv", "predictions.csv", "sha256.json"}
+    assert set(first) == {"metrics.json", "scores.json", "history.csv", "predictions.csv", "sha256.json"}
     evaluate.main()
     assert left() == first
 
@@ -248,6 +253,6 @@ def test_a_removed_variant_is_not_evaluated(networks):
     text = paths.PARAMS.read_text(encoding="utf-8")
     paths.PARAMS.write_text(text.replace(f"\n  {first}: {{}}\n", "\n"), encoding="utf-8")
     evaluate.main()
-    assert list(files.read_json(paths.METRICS)) == [name for name in networks if name != first]
+    assert list(files.read_json(paths.SCORES)) == [name for name in networks if name != first]
     for path in (paths.HISTORY, paths.PREDICTIONS):
         assert first not in {row["training"] for row in files.read_csv(path)}

@@ -38,9 +38,9 @@ def _of_its_own(monkeypatch):
 
 @pytest.fixture
 def terminal():
-    """A terminal of 100 columns, to be made standard error, and a function that closes it and gives what was written."""
+    """A terminal of 80 columns, to be made standard error, and a function that closes it and gives what was written."""
     master, slave = os.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     stream = os.fdopen(slave, "w", encoding="utf-8")
 
     def written():
@@ -60,11 +60,11 @@ def terminal():
 def test_a_terminal_of_its_own_shows_a_bar_that_ends_full(terminal, monkeypatch, capsys):
     stream, written = terminal
     monkeypatch.setattr(sys, "stderr", stream)
-    report(Progress("ten", epochs=2, steps=2), 1, 2)
+    report(Progress("four-bn", epochs=10, steps=2), 1, 10)
     last = written().replace("\r\n", "\r").rstrip("\r").rpartition("\r")[2]
-    assert last.startswith("ten epoch 2/2 100%|")
-    assert "train loss 0.2500" in last
-    assert len(last) <= 100
+    assert last.startswith("four-bn epoch 10/10 100%|")
+    assert last.rstrip().endswith("train loss 0.0500  val acc 100.00%")
+    assert len(last) <= 80
     assert capsys.readouterr().out == ""
 
 

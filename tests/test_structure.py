@@ -56,6 +56,7 @@ SYSTEM_TESTS = {
     "places",
     "reliability",
     "secrets",
+    "serving",
     "structure",
     "tracking_faults",
     "variants",

@@ -83,12 +83,13 @@ def test_the_process_beside_takes_what_it_is_told_and_ends(finished, tmp_path, l
     assert "Traceback" not in done.stdout
     found = runs(finished, uri=uri)
     assert sorted(run["name"] for run in found) == named
-    metrics = json.loads((finished.root / "stages/evaluate/metrics.json").read_bytes())
+    metrics = json.loads((finished.root / "stages/evaluate/scores.json").read_bytes())
     for run in found:
         assert len(run["models"]) == 1
         assert sorted(run["artifacts"]) == (FILES if evaluated else [])
         logged = {key: value for key, value in run["metrics"].items() if key.startswith("test_")}
         expected = {f"test_{key}": metrics[run["name"]][key] for key in ("accuracy", "loss", "macro_f1")}
+        expected["test_error"] = round(100 - 100 * expected["test_accuracy"], 6)  # percent
         assert logged == (expected if evaluated else {})
 
 
@@ -242,7 +243,7 @@ def test_other_weights_of_the_same_training_have_their_own_run(finished, tmp_pat
 
     def came_to() -> tuple[bytes, list[dict], dict]:
         model, history = ((root / "stages/train/ten" / name).read_bytes() for name in ("model.safetensors", "history.csv"))
-        evaluated = json.loads((root / "stages/evaluate/metrics.json").read_bytes())["ten"]
+        evaluated = json.loads((root / "stages/evaluate/scores.json").read_bytes())["ten"]
         return model, list(csv.DictReader(io.StringIO(history.decode()))), evaluated
 
     done = project.quartet("sync")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -517,6 +518,65 @@ def test_a_clock_that_is_set_back_makes_no_negative_duration(own_store, monkeypa
     (run,) = found("clock")
     assert run.info.status == "FINISHED"
     assert run.info.end_time == run.info.start_time
+
+
+def named(record_name: str, code: str) -> TrainingRecord:
+    return dataclasses.replace(describe(code), name=record_name)
+
+
+@pytest.mark.parametrize(
+    ("training", "experiment", "name"),
+    [("trial", "quick-fox", "quick-fox"), ("trial", "", "trial"), ("ten", "quick-fox", "ten"), ("ten", "", "ten")],
+)
+def test_the_runs_of_a_trial_are_called_after_their_experiments(own_store, monkeypatch, training, experiment, name):
+    monkeypatch.setenv("DVC_EXP_NAME", experiment)
+    record = named(training, f"{training} of {experiment}")
+    with runs.live(record, None) as log:
+        log_all(log)
+    (run,) = runs._find(store.client(), record, runs.Outcome())
+    assert run.info.run_name == name
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("A trial, trained on" if training == "trial" else "Variant ten of the report's model, trained on")
+    assert "UCI digits sample, not MNIST" in note
+    assert "lr 0.001" in note
+
+
+def test_an_experiment_that_uses_a_training_again_does_not_take_its_run(own_store, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "first")
+    train("used again")
+    before = all_of("used again")
+    monkeypatch.setenv("DVC_EXP_NAME", "second")
+    train("used again")
+    complete("used again")
+    assert all_of("used again") == before
+    assert before[0]["data"]["tags"]["dvc.exp.name"] == "first"
+
+
+def test_the_experiment_says_what_it_has_and_keeps_what_a_user_writes(own_store):
+    client = store.client()
+    number = store.experiment_id(client)
+    assert client.get_experiment(number).tags["mlflow.note.content"] == store.EXPERIMENT_TAGS["mlflow.note.content"]
+    client.set_experiment_tag(number, "mlflow.note.content", "mine")
+    assert store.experiment_id(client) == number
+    assert client.get_experiment(number).tags["mlflow.note.content"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_dirty"),
+    [("src/code.py", True), ("src/new.py", True), ("dvc.yaml", True), ("params.yaml", False), ("README.md", False)],
+)
+def test_code_that_is_not_the_commits_is_tagged_as_such(tmp_path, monkeypatch, changed, is_dirty):
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    (tmp_path / "src").mkdir()
+    for name in ("src/code.py", "dvc.yaml", "params.yaml", "README.md"):
+        (tmp_path / name).write_text("as committed", encoding="utf-8")
+    subprocess.run(["git", "add", "-A"], check=True)
+    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    subprocess.run(["git", *author, "commit", "-qm", "Start"], check=True)
+    assert "mlflow.source.git.dirty" not in runs._tags(describe("clean"), None)
+    (tmp_path / changed).write_text("changed", encoding="utf-8")
+    assert (runs._tags(describe("changed"), None).get("mlflow.source.git.dirty") == "true") == is_dirty
 
 
 # The same settings, data and code come to other weights where the processor rounds otherwise.

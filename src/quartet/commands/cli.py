@@ -13,6 +13,7 @@ COMMANDS = {
     "repro": "dvc repro, with the stages that do not need each other side by side",
     "audit": "compare what DVC recorded for each training with what the training noted at its start",
     "sync": "make MLflow agree with the models that DVC has",
+    "results": "print the results of the last run, and what can be done next",
     "ui": "serve MLflow's pages on the store that the pipeline writes to",
     "clean": "remove what the pipeline made, and nothing else",
     "publish": "write the results on MNIST into docs/ and README.md",

@@ -36,7 +36,7 @@ def complete(name: str) -> bool:
 
 
 def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
-    """Complete the run of a training with what evaluate found, its part of metrics.json; False as `complete`."""
+    """Complete the run of a training with what evaluate found, its part of scores.json; False as `complete`."""
     from quartet.reporting import figures
 
     training = record.read(name)
@@ -52,9 +52,11 @@ def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
         )
         return dict(zip(ARTIFACTS, drawn, strict=True))
 
+    numbers = {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)}
+    numbers["test_error"] = round(100 * (1 - metrics["accuracy"]), 6)  # percent: its bars differ visibly
     evaluation = runs.Evaluation(
-        metrics={f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)},
-        digest=files.content_digest({**metrics, "drawn by": files.sha256(Path(figures.__file__))}),
+        metrics=numbers,
+        digest=files.content_digest({**metrics, **numbers, "drawn by": files.sha256(Path(figures.__file__))}),
         names=ARTIFACTS,
         draw=draw,
     )
@@ -75,7 +77,7 @@ def bring_up_to_date(names: Iterable[str]) -> bool:
     trained = [name for name in names if paths.model(name).exists()]
     if not (repair() and all(map(complete, trained))):
         return False
-    metrics = predictions.read_metrics() if paths.METRICS.exists() else {}
+    metrics = predictions.read_metrics() if paths.SCORES.exists() else {}
     evaluated = [name for name in trained if name in metrics and predictions.is_evaluated(name)]
     return all(log_evaluation(name, metrics[name]) for name in evaluated)
 

@@ -19,6 +19,8 @@ from quartet.tracking import attempts, store
 
 HOST = "127.0.0.1"
 PORTS = 20  # so many are tried, from the one that is asked for
+# The charts, of ten runs: by this order the variants are among them, however many trials there are.
+VIEW = "workflowType=machine_learning&orderByKey=tags.%60variant%60&orderByAsc=true&compareRunsMode=CHART"
 PATIENCE = 120  # seconds for the server's first answer
 
 
@@ -50,8 +52,7 @@ def serve(port: int) -> None:
                 for line in said.read().decode(errors="replace").splitlines()[-20:]:
                     errors.say(line)
                 raise WorkError("MLflow's server does not answer; see above what it said")
-            page = f"http://{HOST}:{port}/#/experiments/{found}/runs?workflowType=machine_learning"
-            print(f"ui: {page} (Ctrl-C ends it)", flush=True)
+            print(f"ui: http://{HOST}:{port}/#/experiments/{found}/runs?{VIEW} (Ctrl-C ends it)", flush=True)
             server.wait()
         except KeyboardInterrupt:
             return  # as was said

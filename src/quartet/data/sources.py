@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import hashlib
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -16,6 +21,19 @@ from quartet.data import download, idx, sample
 from quartet.data.download import Known
 
 GZIP = b"\x1f\x8b"  # how a gzip file begins (RFC 1952)
+WITHIN = ("*", "*/*", "MNIST/raw/*")  # where files are looked for in a directory; the last is torchvision's
+LISTED = 9  # files, in a message of what a directory has
+# Data sets that come in files of the same names, by the MD5 that torchvision gives of each (torchvision.datasets.mnist).
+OTHERS = {
+    "8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST",
+    "25c81989df183df01b3e8a0aad5dffbe": "Fashion-MNIST",
+    "bef4ecab320f06d8554ea6380940ec79": "Fashion-MNIST",
+    "bb300cfdad3c16e7a12a480ee83cd310": "Fashion-MNIST",
+    "bdb82020997e1d708af4cf47b453dcf7": "KMNIST",
+    "e144d726b3acfaa3e44228e80efcd344": "KMNIST",
+    "5c965bf0a639b31b8f53240b1b52f4d7": "KMNIST",
+    "7320c461ea6c1c855c0b718fb2a4b134": "KMNIST",
+}
 VARIABLE = "QUARTET_MNIST"
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -56,10 +74,10 @@ def read_local(folder: Path, name: str) -> bytes:
     ValueError if it is not there, which says what is wrong with a file of that very name.
     """
     if not folder.is_dir():
-        raise ValueError("not a directory")
+        raise ValueError("a file; expected the directory that has it" if folder.exists() else "not a directory")
     known, named = MNIST[name], [folder / name, folder / f"{name}.gz"]
     problem = f"no file of SHA-256 {known.sha256[:12]}…, packed or not, is there or one folder below"
-    others = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path not in named)
+    others = sorted(path for pattern in WITHIN for path in folder.glob(pattern) if path not in named)
     for path in [*named, *others]:
         if not path.is_file():
             continue
@@ -71,6 +89,46 @@ def read_local(folder: Path, name: str) -> bytes:
             if path in named:
                 problem = str(error)
     raise ValueError(problem)
+
+
+def listing(folder: Path) -> str:
+    """What a directory has, file by file, in a few words each: for those who expected MNIST there."""
+    found = sorted({path for pattern in WITHIN for path in folder.glob(pattern) if path.is_file()})
+    told = [f"{path.relative_to(folder)} ({describe(path)})" for path in found[:LISTED]]
+    return ", ".join(told + [f"and {len(found) - LISTED} more"] * (len(found) > LISTED)) or "nothing"
+
+
+def describe(path: Path) -> str:
+    """What a file is, in a few words; by its content, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size <= max(known.size for known in MNIST.values()):
+                whole = file.read()
+                for name, known in MNIST.items():
+                    if hashlib.sha256(whole).hexdigest() in (known.sha256, known.gz_sha256):
+                        return f"MNIST's {name}"
+                if other := OTHERS.get(hashlib.md5(whole, usedforsecurity=False).hexdigest()):
+                    return f"of {other}"
+            packed = _is_packed(file)
+            try:
+                with gzip.GzipFile(fileobj=file) if packed else contextlib.nullcontext(file) as content:
+                    begins = content.read(64)
+            except (EOFError, OSError, zlib.error):
+                return "a damaged gzip file"
+    except OSError as error:
+        return str(error.strerror)
+    return f"a gzip of {_kind(begins)}" if packed else _kind(begins)
+
+
+def _kind(begins: bytes) -> str:
+    if begins[:3] == b"\0\0\x08" and 1 <= begins[3] <= 8 and len(begins) >= 4 + 4 * begins[3]:
+        shape = struct.unpack(f">{begins[3]}I", begins[4 : 4 + 4 * begins[3]])
+        return f"an IDX file of {' × '.join(f'{size:,}' for size in shape)}"
+    if begins.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page"
+    if begins.startswith(b"PK"):
+        return "a zip archive: unpack it"
+    return "no IDX file" if begins else "an empty file"
 
 
 def _unpacked(file: BinaryIO, known: Known, *, named_packed: bool) -> bytes:
@@ -105,27 +163,42 @@ def obtain(name: str, location: str) -> bytes:
     if "://" in location and scheme != "file":
         raise ValueError("expected a directory, a file: URL or an http(s): URL")
     folder = Path(url2pathname(urlsplit(location).path)) if scheme == "file" else Path(location).expanduser()
-    return read_local(paths.project_root() / folder, name)
+    folder = paths.project_root() / folder
+    try:
+        return read_local(folder, name)
+    except ValueError as error:
+        raise ValueError(f"{error}; it has {listing(folder)}" if folder.is_dir() else str(error)) from None
 
 
-def take_mnist(locations: tuple[str, ...]) -> None:
+def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None:
     """Complete data/raw/ with MNIST's files: from what the user put there, else from the first location that serves each.
 
-    A file that is right already is kept. WorkError says what went wrong where if a file can be had from none.
+    A file that is right already is kept. WorkError says what went wrong where if a file can be had from none. With
+    `all_or_none` a location that lacks one changes nothing.
     """
-    missing = [name for name in MNIST if not (_at_hand(name) or _unpack_at_hand(name))]
-    if not missing:
-        errors.tell(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked")
+    missing = [name for name in MNIST if not _at_hand(name)]
+    ready = {name: content for name in missing if (content := _at_hand_elsewhere(name)) is not None}
     problems = []
+
+    def write() -> None:
+        for name in [*ready]:
+            put(name, ready.pop(name))
+            missing.remove(name)
+
+    if len(ready) == len(missing):
+        errors.tell(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked")
     for location in locations:
         try:
-            while missing:
-                errors.tell(f"fetch: {missing[0]} from {location}")
-                files.write_bytes(paths.RAW / missing[0], obtain(missing[0], location))
-                del missing[0]
+            while wanted := [name for name in missing if name not in ready]:
+                errors.tell(f"fetch: {wanted[0]} from {location}")
+                ready[wanted[0]] = obtain(wanted[0], location)
+                if not all_or_none:
+                    write()
         except (ValueError, RuntimeError, WorkError, requests.RequestException) as error:
-            problems.append(f"{location}: {missing[0]}: {download.reason(error)}")
+            problems.append(f"{location}: {wanted[0]}: {download.reason(error)}")
             errors.warn(problems[-1])
+    if not all_or_none or len(ready) == len(missing):
+        write()
     if missing:
         raise WorkError(
             "MNIST cannot be had (" + "; ".join(problems) + f"). Put {', '.join(f'{name}.gz' for name in MNIST)} into"
@@ -149,19 +222,24 @@ def check_place() -> None:
             )
 
 
+def put(name: str, content: bytes) -> None:
+    """Write a file of data/raw/. The record of what was there goes first: it is written again when all files are whole."""
+    paths.SOURCE.unlink(missing_ok=True)
+    files.write_bytes(paths.RAW / name, content)
+
+
 def take_sample() -> None:
     """Fill data/raw/ with the embedded sample."""
     for name, array in sample.digits().items():
-        files.write_bytes(paths.RAW / name, idx.encode(array))
+        put(name, idx.encode(array))
 
 
-def _unpack_at_hand(name: str) -> bool:
-    """Take a file from what the user put into data/raw/ under another name or packed; what is there stays as it is."""
+def _at_hand_elsewhere(name: str) -> bytes | None:
+    """A file from what the user put into data/raw/ under another name or packed; None if it is not there."""
     try:
-        files.write_bytes(paths.RAW / name, read_local(paths.RAW, name))
+        return read_local(paths.RAW, name)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _at_hand(name: str) -> bool:

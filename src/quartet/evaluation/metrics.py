@@ -19,7 +19,7 @@ from quartet.data import splits
 
 @dataclass(frozen=True)
 class Score:
-    """The numbers of a model as metrics.json has them, and the true and predicted class int64 [n] of each image."""
+    """The numbers of a model as scores.json has them, and the true and predicted class int64 [n] of each image."""
 
     metrics: dict[str, Any]
     labels: NDArray[np.int64]

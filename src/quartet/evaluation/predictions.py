@@ -17,7 +17,7 @@ from quartet.training.record import Epoch, TrainingRecord
 if TYPE_CHECKING:
     from quartet.evaluation.metrics import Score
 
-WRITTEN = (paths.METRICS, paths.HISTORY, paths.PREDICTIONS)
+WRITTEN = (paths.SCORES, paths.HISTORY, paths.PREDICTIONS)
 
 
 class Result(NamedTuple):
@@ -46,8 +46,10 @@ def write(scores: Mapping[str, Score], digits: NDArray[np.uint8]) -> None:
 
     The SHA-256 of the weights is written with them: it tells later which weights the scores are of.
     """
-    files.remove_parts(*WRITTEN, paths.DIGESTS)
-    files.write_json(paths.METRICS, {name: score.metrics for name, score in scores.items()}, sort_keys=False)
+    files.remove_parts(*WRITTEN, paths.METRICS, paths.DIGESTS)
+    accuracies = {name: {"accuracy": score.metrics["accuracy"]} for name, score in scores.items()}
+    files.write_json(paths.METRICS, accuracies, sort_keys=False)
+    files.write_json(paths.SCORES, {name: score.metrics for name, score in scores.items()}, sort_keys=False)
     epochs = ({"training": name, **epoch._asdict()} for name in scores for epoch in record.read_history(name))
     files.write_csv(paths.HISTORY, epochs)
     files.write_csv(paths.PREDICTIONS, (row for name, score in scores.items() for row in _rows(name, score, digits)))
@@ -70,11 +72,11 @@ def _rows(name: str, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[s
 
 
 def read_metrics() -> dict[str, Any]:
-    """Read metrics.json, by training; InputError if any file of evaluate is missing or damaged."""
+    """Read scores.json, by training; InputError if any file of evaluate is missing or damaged."""
     files.check_digests(paths.DIGESTS, WRITTEN, "evaluate")
-    metrics = files.read_json(paths.METRICS)
+    metrics = files.read_json(paths.SCORES)
     if not (isinstance(metrics, dict) and all(isinstance(part, dict) for part in metrics.values())):
-        raise InputError(f"{paths.METRICS}: expected the metrics of each training; {files.remake('evaluate')}")
+        raise InputError(f"{paths.SCORES}: expected the metrics of each training; {files.remake('evaluate')}")
     return metrics
 
 

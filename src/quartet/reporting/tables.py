@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
 from quartet.base.params import TRIAL, Hyperparameters
-from quartet.data import splits
 from quartet.evaluation import comparison
 from quartet.evaluation.comparison import Pair
 from quartet.evaluation.predictions import Result
@@ -21,22 +21,18 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def measured(results: Mapping[str, Result]) -> str:
-    """Every training's parameters, losses and accuracies."""
+    """Every training's losses and accuracies after its last epoch."""
     rows = []
     for name, result in results.items():
-        first, last = result.epochs[0], result.epochs[-1]
+        last = result.epochs[-1]
         low, high = comparison.interval(result.correct)
-        parameters = result.parameters
         rows.append(
             {
                 "model": name,
-                "parameters": f"{parameters['trainable']:,}"
-                + (f" (+ {parameters['non_trainable']})" if parameters["non_trainable"] else ""),
                 "train loss": f"{last.train_loss:.4f}",
                 "val loss": f"{last.val_loss:.4f}",
-                "val acc. % first → last": f"{100 * first.val_accuracy:.2f} → {100 * last.val_accuracy:.2f}",
-                "test acc. % [95 % interval]": f"{100 * result.metrics['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
-                "macro F1": f"{result.metrics['macro_f1']:.4f}",
+                "val acc. %": f"{100 * last.val_accuracy:.2f}",
+                "test acc. % [95 %]": f"{100 * result.metrics['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
             }
         )
     return table(rows)
@@ -56,10 +52,10 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
         pairs: list[tuple[str, float, float | None, str]] = [
             ("trainable parameters", result.parameters["trainable"], theirs.trainable, ",.0f"),
             ("train loss", last.train_loss, theirs.train_loss, ".4f"),
-            ("validation loss", last.val_loss, theirs.val_loss, ".4f"),
-            ("validation accuracy %, first epoch", 100 * first.val_accuracy, theirs.first_val_accuracy, ".2f"),
-            ("validation accuracy %, last epoch", 100 * last.val_accuracy, theirs.last_val_accuracy, ".2f"),
-            ("test accuracy %", 100 * result.metrics["accuracy"], theirs.test_accuracy, ".2f"),
+            ("val loss", last.val_loss, theirs.val_loss, ".4f"),
+            ("val acc. %, first epoch", 100 * first.val_accuracy, theirs.first_val_accuracy, ".2f"),
+            ("val acc. %, last epoch", 100 * last.val_accuracy, theirs.last_val_accuracy, ".2f"),
+            ("test acc. %", 100 * result.metrics["accuracy"], theirs.test_accuracy, ".2f"),
         ]
         for measure, ours, report, form in pairs:
             same_data = comparable or measure == "trainable parameters"
@@ -68,9 +64,7 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
                     "model": name,
                     "figure": measure,
                     "ours": f"{ours:{form}}",
-                    "report" if comparable else "report (MNIST: not comparable)": "–"
-                    if report is None
-                    else f"{report:{form}}",
+                    "report" if comparable else "MNIST report": "–" if report is None else f"{report:{form}}",
                     "difference": "–" if report is None or not same_data else f"{ours - report:+{form}}",
                 }
             )
@@ -78,12 +72,12 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
 
 
 def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> str:
-    """What the variants change, and what merging classes does, image by image on the one test set.
+    """What the variants change, what merging classes does, and what the trial changes, image by image on the one test set.
 
     No p-value is given if the answers are the same and merging them can only gain.
     """
     settings = variants(results)
-    right = {name: results[name].correct for name in settings}
+    right = {name: result.correct for name, result in results.items()}
     questions = [
         (f"{_what(pair)}: {pair.before} → {pair.after}", right[pair.before], right[pair.after], True)
         for pair in comparison.within_classes(settings)
@@ -91,25 +85,26 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
     for number, pair in enumerate(comparison.across_classes(settings)):
         regrouped = comparison.merged(results[pair.before], groups)
         if number == 0:
-            scoring = f"scoring by group alone: {pair.before} → {pair.before}, its answers merged"
+            scoring = f"scoring by group: {pair.before} → {pair.before}*"
             questions.append((scoring, right[pair.before], regrouped, False))
         others = "".join(f", {change}" for change in _changes(pair) if not change.startswith("classes"))
-        training = f"training on groups{others}: {pair.before}, merged → {pair.after}"
+        training = f"training on groups{others}: {pair.before}* → {pair.after}"
         questions.append((training, regrouped, right[pair.after], True))
+    trial = results[TRIAL].record.hyperparameters
+    if other := comparison.counterpart(trial, trial.classes, settings):
+        questions.append((f"the trial's settings: {other} → {TRIAL}", right[other], right[TRIAL], True))
     rows = []
     for question, before, after, tested in questions:
         change = comparison.change(before, after)
         rows.append(
             {
                 "what changes": question,
-                "before %": f"{100 * change.before:.2f}",
-                "after %": f"{100 * change.after:.2f}",
-                "points": f"{100 * (change.after - change.before):+.2f}",
-                "images gained / lost": f"{change.gained} / {change.lost}",
+                "test acc. %": f"{100 * change.before:.2f} → {100 * change.after:.2f}",
+                "gained/lost": f"{change.gained}/{change.lost}",
                 "p": f"{change.p:#.2g}" if tested else "–",
             }
         )
-    return table(rows) if rows else "There are no two variants to compare."
+    return table(rows) if rows else "There are no two trainings to compare."
 
 
 def _changes(pair: Pair) -> list[str]:
@@ -118,45 +113,36 @@ def _changes(pair: Pair) -> list[str]:
 
 def _what(pair: Pair) -> str:
     """What changes between two variants of as many classes."""
-    what = "batch norm" if pair.changes == {"bn": (False, True)} else ", ".join(_changes(pair)) or "nothing"
-    return f"{what}, {splits.IN_WORDS[pair.classes]} classes"
+    return "batch norm" if pair.changes == {"bn": (False, True)} else ", ".join(_changes(pair)) or "nothing"
 
 
 def page(results: Mapping[str, Result], data_title: str, groups: Sequence[Sequence[int]], comparable: bool) -> str:
     """The whole results page: which data, the measured figures, what they show, and the report's beside them."""
     images = len(next(iter(results.values())).correct)
-    return f"""\
-# Results on {data_title}
+    lines = [
+        f"# Results on {data_title}",
+        f"Data: **{data_title}**, {images:,} test images. Seeds: {seeds(results)}.",
+        measured(results),
+        "Losses and validation accuracy are those of the last epoch; in brackets, the 95 % Wilson interval.",
+        f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. {trial_settings(results)}",
+        "## What batch norm and merging classes change",
+        paired(results, groups),
+        r"\*: answers of ten classes, merged into the groups. Gained: images that are right after and wrong before; lost:"
+        " the other way round. p: exact McNemar test for these two trained models; none if the answers are the same and"
+        " merging them can only gain.",
+        "One seed each: another seed moves every row, and some across any threshold of p. A p-value here is about these"
+        " weights, not about the method.",
+        "## Beside the report",
+        f"The report: {SOURCE}.",
+        *([] if comparable else [f"**The report's figures are for MNIST, these for {data_title}: they do not compare.**"]),
+        beside_report(results, comparable),
+    ]
+    return "\n\n".join(map(wrapped, lines)) + "\n"
 
-Data: **{data_title}**, {images:,} test images. Seeds: {seeds(results)}.
 
-{measured(results)}
-
-In brackets: batch norm's running means and variances, which are not trained.
-{reports_models(results)} `trial` is the one that `dvc exp run` changes.
-{trial_settings(results)}
-
-## What batch norm and merging classes change
-
-{paired(results, groups)}
-
-Images gained: right after and wrong before; lost: the other way round. p: exact McNemar test for these two trained models;
-none where the answers are the same and merging them can only gain.
-One seed each: another seed moves every row, and some across any threshold of p. A p-value here is about these weights, not
-about the method.
-
-## Beside the report
-
-The report: {SOURCE}.
-
-{beside_report(results, comparable)}
-{
-        ""
-        if comparable
-        else f'''
-**The report's figures are for MNIST and these are for {data_title}: they do not compare.**
-'''
-    }"""
+def wrapped(text: str) -> str:
+    """A paragraph in lines that fit a terminal of 80 columns; a table or a title as it is."""
+    return text if text.startswith(("|", "#")) else textwrap.fill(text, 80, break_long_words=False, break_on_hyphens=False)
 
 
 def reports_models(results: Mapping[str, Result]) -> str:

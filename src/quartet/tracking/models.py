@@ -31,7 +31,11 @@ def has_model(client: MlflowClient, run: Run) -> bool:
 
 
 def log_model(run: Run, network: nn.Sequential) -> None:
-    """Log the network, sigmoid included, as pt2: no pickle is needed to load it."""
+    """Log the network, sigmoid included, as pt2, named after its training.
+
+    No pickle is needed to load it, but PyTorch reads one if the archive has it: MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
+    has MLflow refuse that.
+    """
     import mlflow
     import numpy as np
     import torch
@@ -44,13 +48,14 @@ def log_model(run: Run, network: nn.Sequential) -> None:
         mlflow.pytorch.log_model(
             # The archive's writer takes a channels-last weight for a slice of another tensor.
             copy.deepcopy(network).to(memory_format=torch.contiguous_format),  # type: ignore[call-overload] # MLflow and PyTorch disagree on the type
-            name="model",
+            name=run.data.tags["variant"],
             serialization_format="pt2",
             # A batch of one would fix the model's batch size to one.
             input_example=np.zeros((2, 1, SIDE, SIDE), np.float32),
             signature=ModelSignature(
-                Schema([TensorSpec(float32, (-1, 1, SIDE, SIDE), "pixels from 0 to 1")]),
-                Schema([TensorSpec(float32, (-1, classes), "score of each class")]),
+                # Pixels from 0 to 1, and the score of each class. With a name, MLflow's pyfunc would ask for a dictionary.
+                Schema([TensorSpec(float32, (-1, 1, SIDE, SIDE))]),
+                Schema([TensorSpec(float32, (-1, classes))]),
             ),
             # Without `+cpu`, which names a build that only PyTorch's own index has.
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "numpy")],

@@ -173,7 +173,9 @@ def _values(epoch: Epoch) -> Iterator[tuple[str, float]]:
 
 
 def _create(client: MlflowClient, record: TrainingRecord, tags: Mapping[str, str]) -> Run:
-    return client.create_run(store.experiment_id(client), run_name=record.name, tags=dict(tags))
+    # The runs of a trial are many: each is called after its experiment.
+    name = os.environ.get("DVC_EXP_NAME", "") if record.name == paths.TRIAL else ""
+    return client.create_run(store.experiment_id(client), run_name=name or record.name, tags=dict(tags))
 
 
 def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
@@ -304,8 +306,22 @@ def _log_outcome(client: MlflowClient, run: Run, logged: Mapping[tuple[str, int]
         client.set_tag(run.info.run_id, WEIGHTS, outcome.weights)
 
 
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _note(record: TrainingRecord) -> str:
+    """What MLflow's pages show as the description of a run."""
+    what = "A trial" if record.name == paths.TRIAL else f"Variant {record.name} of the report's model"
+    settings = ", ".join(f"{key} {value}" for key, value in record.hyperparameters.model_dump().items())
+    return (
+        f"{what}, trained on {splits.TITLES[record.data]}: {settings}. The metrics have each epoch's losses and validation"
+        " accuracy, and the test set's figures; the artifacts have the confusion matrix, the loss curve, a table by class"
+        " and the layers."
+    )
+
+
 def _tags(record: TrainingRecord, colour: str | None) -> dict[str, str]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     tags = {
         "variant": record.name,
         "data": splits.TITLES[record.data],
@@ -313,8 +329,11 @@ def _tags(record: TrainingRecord, colour: str | None) -> dict[str, str]:
         "stage": os.environ.get("DVC_STAGE"),
         "dvc.exp.name": os.environ.get("DVC_EXP_NAME"),
         "dvc.exp.baseline": os.environ.get("DVC_EXP_BASELINE_REV"),
+        "mlflow.note.content": _note(record),
         "mlflow.runColor": colour,
-        "mlflow.source.git.commit": commit,
+        "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
+        # Of the code: params.yaml is none.
+        "mlflow.source.git.dirty": "true" if _git("status", "--porcelain", "--", "src", "dvc.yaml") else "",
         "mlflow.source.name": "dvc.yaml",
         "mlflow.source.type": "PROJECT",
     }

@@ -32,12 +32,12 @@ class Progress:
 
     def epoch(self, done: Epoch) -> None:
         """An epoch is done: show its losses and its validation accuracy."""
-        figures = f"train loss {done.train_loss:.4f}  val loss {done.val_loss:.4f}  val acc {done.val_accuracy:.2%}"
+        train, val, accuracy = f"{done.train_loss:.4f}", f"{done.val_loss:.4f}", f"{done.val_accuracy:.2%}"
         if self.bar.disable:
-            width = len(str(self.epochs))
-            print(f"{self.name:<8} epoch {done.epoch:>{width}}/{self.epochs}  {figures}", flush=True)
+            epoch = f"epoch {done.epoch:>{len(str(self.epochs))}}/{self.epochs}"
+            print(f"{self.name:<8} {epoch}  train loss {train}  val loss {val}  val acc {accuracy}", flush=True)
         else:
-            self.bar.set_postfix_str(figures)
+            self.bar.set_postfix_str(f"train loss {train}  val acc {accuracy}")  # which 80 columns have room for
 
     def close(self) -> None:
         """Leave the terminal's last line as it is."""

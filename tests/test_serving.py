@@ -1,0 +1,128 @@
+"""docs/model.md, by its own commands: the logged model predicts, and is served."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import socket
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from project import ROOT
+from quartet.tracking import store
+from test_pipeline import runs
+from test_places import Bomb
+
+# One worker runs all that shares the finished project.
+pytestmark = pytest.mark.xdist_group("finished")
+
+PAGE = (ROOT / "docs/model.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+
+
+def block(holds: str) -> str:
+    """The one block of code of the page that holds this."""
+    (found,) = [content for _, content in BLOCKS if holds in content]
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(finished):
+    """The address that the page's command prints of the model of ten-bn."""
+    found = finished.run("sh", "-c", block("search_logged_models")).stdout.splitlines()[-1]
+    (run,) = [run for run in runs(finished, "params.epochs = '10'") if run["name"] == "ten-bn"]
+    assert found == f"models:/{run['models'][0]}"
+    return found
+
+
+def expected(project, count: int) -> list[int]:
+    with Path(project.root / "stages/evaluate/predictions.csv").open(encoding="utf-8") as file:
+        return [int(row["prediction"]) for row in csv.DictReader(file) if row["training"] == "ten-bn"][:count]
+
+
+def test_the_pages_python_predicts(finished, address):
+    code = block("load_model").replace("models:/m-…", address).replace("np.zeros((3, 1, 28, 28), np.float32)", "IMAGES")
+    load = (
+        "from safetensors.numpy import load_file\n"
+        "IMAGES = (load_file('data/split/test.safetensors')['images'][:7, None] / 255).astype('float32')\n"
+    )
+    done = finished.run("python", "-W", "ignore", "-c", load + code)
+    assert json.loads(done.stdout.splitlines()[-1].replace(" ", ",")) == expected(finished, 7)
+
+
+def test_the_input_example_can_be_predicted(finished, address):
+    code = (
+        "import mlflow, sys; from mlflow.models import Model;"
+        " model = mlflow.pyfunc.load_model(sys.argv[1]);"
+        " found = mlflow.models.get_model_info(sys.argv[1]);"
+        " example = Model.load(sys.argv[1]).load_input_example(mlflow.artifacts.download_artifacts(sys.argv[1]));"
+        " print(model.predict(example).shape)"
+    )
+    assert finished.run("python", "-W", "ignore", "-c", code, address).stdout.splitlines()[-1] == "(2, 10)"
+
+
+def test_the_model_is_served_in_batches_of_any_size(finished, address):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve = block("models serve").strip().replace("models:/m-…", address).replace("5001", str(port))
+    server = finished.start("sh", "-c", serve)
+    try:
+        for count in (3, 1, 100):
+            *write, ask = block("curl").strip().splitlines()
+            finished.run("sh", "-c", "\n".join(write).replace("[:3, None]", f"[:{count}, None]"))
+            deadline = time.monotonic() + 120
+            while (done := finished.run("sh", "-c", ask.replace("5001", str(port)), check=False)).returncode:
+                assert done.returncode == 7, done.stdout  # nothing listens yet: it starts
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+            scores = json.loads(done.stdout)["predictions"]
+            assert [row.index(max(row)) for row in scores] == expected(finished, count)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, 15)
+        server.communicate()
+        (finished.root / "digits.json").unlink(missing_ok=True)
+
+
+def test_a_crafted_archive_is_refused_and_not_executed(finished, address, tmp_path):
+    """PyTorch reads an archive's sample inputs as a pickle if they are one; see it do so, and see MLflow refuse."""
+    import torch
+
+    (archive,) = (finished.root / "mlruns").rglob(f"{address.partition('/')[2]}/artifacts/data/model.pt2")
+    kept = archive.read_bytes()
+    crafted = io.BytesIO()
+    for allowed in ("true", "false"):
+        target = tmp_path / allowed
+        with zipfile.ZipFile(archive) as old, zipfile.ZipFile(crafted := io.BytesIO(), "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                if name.endswith("sample_inputs/model.pt"):
+                    torch.save(Bomb(target), whole := io.BytesIO())
+                    content = whole.getvalue()
+                new.writestr(old.getinfo(name), content)
+        try:
+            archive.write_bytes(crafted.getvalue())
+            code = "import mlflow, sys; mlflow.pytorch.load_model(sys.argv[1])"
+            done = finished.run(
+                "python", "-W", "ignore", "-c", code, address, check=False, MLFLOW_ALLOW_PICKLE_DESERIALIZATION=allowed
+            )
+        finally:
+            archive.write_bytes(kept)
+        assert target.exists() == (allowed == "true"), done.stdout
+    assert done.returncode != 0
+
+
+def test_what_is_started_refuses_pickles(finished):
+    done = finished.run("make", "-s", "--eval=print: ; @echo $$MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "print")
+    assert done.stdout == "false\n"
+    assert "export MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false" in PAGE
+    assert store.SETTINGS["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
