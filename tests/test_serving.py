@@ -37,8 +37,7 @@ def block(holds: str) -> str:
 def address(finished):
     """The address that the page's command prints of the model of ten-bn."""
     found = finished.run("sh", "-c", block("search_logged_models")).stdout.splitlines()[-1]
-    (run,) = [run for run in runs(finished, "params.epochs = '10'") if run["name"] == "ten-bn"]
-    assert found == f"models:/{run['models'][0]}"
+    assert found in {f"models:/{run['models'][0]}" for run in runs(finished) if run["name"] == "ten-bn"}
     return found
 
 

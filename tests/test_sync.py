@@ -139,7 +139,7 @@ def test_a_model_that_a_kill_left_half_logged_is_logged_whole_by_the_next_sync(f
     def models() -> list[str]:
         client = mlflow.MlflowClient(uri)
         experiment = client.get_experiment_by_name("mnist-quartet")
-        return [str(model.status) for model in client.search_logged_models([experiment.experiment_id], "name = 'model'")]
+        return [str(model.status) for model in client.search_logged_models([experiment.experiment_id], "name = 'four'")]
 
     assert models() == ["PENDING"]
     for _ in range(2):
