@@ -289,7 +289,7 @@ def test_mlflows_pages_are_for_this_machine_alone(finished):
         search = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search", asked)
         search.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(search, timeout=30) as answer:
-            assert {run["info"]["run_name"] for run in json.load(answer)["runs"]} == set(TRAININGS)
+            assert {run["info"]["run_name"] for run in json.load(answer)["runs"]} >= set(TRAININGS)
         foreign = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": "example.org"})
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(foreign, timeout=10)
