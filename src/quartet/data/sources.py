@@ -77,8 +77,7 @@ def read_local(folder: Path, name: str) -> bytes:
         raise ValueError("a file; expected the directory that has it" if folder.exists() else "not a directory")
     known, named = MNIST[name], [folder / name, folder / f"{name}.gz"]
     problem = f"no file of SHA-256 {known.sha256[:12]}…, packed or not, is there or one folder below"
-    others = sorted(path for pattern in WITHIN for path in folder.glob(pattern) if path not in named)
-    for path in [*named, *others]:
+    for path in [*named, *(path for path in _files(folder) if path not in named)]:
         if not path.is_file():
             continue
         try:
@@ -91,9 +90,13 @@ def read_local(folder: Path, name: str) -> bytes:
     raise ValueError(problem)
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in WITHIN for path in folder.glob(pattern) if path.is_file()})
+
+
 def listing(folder: Path) -> str:
     """What a directory has, file by file, in a few words each: for those who expected MNIST there."""
-    found = sorted({path for pattern in WITHIN for path in folder.glob(pattern) if path.is_file()})
+    found = _files(folder)
     told = [f"{path.relative_to(folder)} ({describe(path)})" for path in found[:LISTED]]
     return ", ".join(told + [f"and {len(found) - LISTED} more"] * (len(found) > LISTED)) or "nothing"
 
@@ -104,8 +107,9 @@ def describe(path: Path) -> str:
         with path.open("rb") as file:
             if path.stat().st_size <= max(known.size for known in MNIST.values()):
                 whole = file.read()
+                digest = hashlib.sha256(whole).hexdigest()
                 for name, known in MNIST.items():
-                    if hashlib.sha256(whole).hexdigest() in (known.sha256, known.gz_sha256):
+                    if digest in (known.sha256, known.gz_sha256):
                         return f"MNIST's {name}"
                 if other := OTHERS.get(hashlib.md5(whole, usedforsecurity=False).hexdigest()):
                     return f"of {other}"
