@@ -26,18 +26,18 @@ def is_changed(path: str) -> bool:
 
 def next_steps(data: str) -> str:
     """What to do next, after a run on this data, `mnist` or `sample`."""
-    steps = {
-        SAVE: "first: the last commit has other results, which are not in this cache; `dvc exp show` has `!` for them, and"
-        " nothing to compare with",
-        "make ui": "compare the runs in MLflow",
-        ". .venv/bin/activate": "then: dvc exp run -S bn=true; dvc exp show --only-changed; dvc metrics diff;"
-        " dvc plots show",
-        "QUARTET_MNIST=<directory or URL of its four files> make": "this was sample data, now MNIST",
-    }
-    if not is_changed("dvc.lock"):
-        del steps[SAVE]
-    if data == "mnist":
-        steps.popitem()
+    steps = {}
+    if is_changed("dvc.lock"):
+        steps[SAVE] = (
+            "first: the last commit has other results, which are not in this cache; `dvc exp show` has `!` for them, and"
+            " nothing to compare with"
+        )
+    steps["make ui"] = "compare the runs in MLflow"
+    steps[". .venv/bin/activate"] = (
+        "then: dvc exp run -S bn=true; dvc exp show --only-changed; dvc metrics diff; dvc plots show"
+    )
+    if data != "mnist":
+        steps["QUARTET_MNIST=<directory or URL of its four files> make"] = "this was sample data, now MNIST"
     indent = " " * 6
     return "\n".join(
         f"  {command}\n{textwrap.fill(what, 80, initial_indent=indent, subsequent_indent=indent)}"
