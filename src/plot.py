@@ -5,7 +5,7 @@ from __future__ import annotations
 from quartet.base import files, params, paths, process, stage
 from quartet.data import splits
 from quartet.evaluation import predictions
-from quartet.reporting import figures, tables
+from quartet.reporting import gallery, tables
 
 
 def main() -> None:
@@ -15,8 +15,11 @@ def main() -> None:
     results = predictions.read(settings.trainings)
     source = results[params.TRIAL].record.data
     title = splits.TITLES[source]
-    pictures = figures.draw_all(results, title)
-    page = tables.page(results, title, settings.groups, comparable=source == "mnist")
+    test = splits.load_split("test")
+    predictions.check_images(results, test.labels)
+    pictures = gallery.draw_all(results, test.images, title)
+    links = [(paths.FIGURES / name).relative_to(paths.PLOT).as_posix() for name in pictures]
+    page = tables.page(results, title, settings.groups, links, comparable=source == "mnist")
     stage.check(tracked)
     for name, picture in pictures.items():
         files.write_bytes(paths.FIGURES / name, picture)

@@ -60,3 +60,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("git", "add", "dvc.lock")
     project.run("git", "commit", "-qm", "Run")
     return project
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would be saved; none is rendered, which takes most of the time."""
+    from matplotlib.figure import Figure
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: kept.append(figure))
+    return kept

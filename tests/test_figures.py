@@ -10,17 +10,15 @@ import zlib
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from conftest import ROOT
-from quartet.base.params import TRIAL
 from quartet.reporting import figures
 from quartet.training.record import Epoch
-from trained import SHIPPED, results, settings
 
 pytestmark = pytest.mark.computes
 
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
 HISTORY = [Epoch(number, 1 / number, 1.2 / number, 1 - 0.1 / number) for number in (1, 2, 3)]
 MATRIX = np.array([[5, 1], [0, 7]])
 
@@ -38,6 +36,10 @@ def chunks(png):
     return found
 
 
+# Of 40 images of class 0 and 1, 38 are taken for the other class: more than the 36 that fit into a cell.
+ANSWERS = (np.array([0] * 39 + [1]), np.array([1] * 38 + [0, 1]))
+
+
 DRAWINGS = {
     "losses": lambda: figures.losses("Loss", "fake data", {"a": HISTORY, "b": HISTORY[:2]}),
     "one epoch": lambda: figures.losses("Loss", "fake data", {"a": HISTORY[:1]}),
@@ -45,6 +47,10 @@ DRAWINGS = {
     "wrapped losses": lambda: figures.losses("Loss", "fake data", dict.fromkeys("abcd", HISTORY)),
     "many accuracies": lambda: figures.accuracies("Accuracy", "fake data", dict.fromkeys("abcdefghi", HISTORY)),
     "confusions": lambda: figures.confusions("Confusion", "fake data", ["0·6", "1"], {"a": MATRIX, "b": MATRIX.T}),
+    "no error": lambda: figures.confusions("Confusion", "fake data", ["0", "1"], {"a": np.diag([3, 4])}),
+    "losses beside": lambda: figures.losses("Loss", "fake data", {"a": HISTORY}, {"b": HISTORY[:2]}, "lr 2 (1)"),
+    "mistakes": lambda: figures.mistakes("Mistakes", "fake data", ["0", "1"], {"a": ANSWERS, "b": ANSWERS[::-1]}, IMAGES),
+    "no mistake": lambda: figures.mistakes("Mistakes", "fake data", ["0", "1"], {"a": (ANSWERS[0],) * 2}, IMAGES),
     "an empty row": lambda: figures.confusions("Confusion", "fake data", ["0", "1"], {"a": np.array([[0, 0], [1, 2]])}),
 }
 
@@ -64,7 +70,7 @@ def test_a_figure_is_the_same_bytes_twice_without_metadata_and_leaves_no_style(d
 DRAW = """
 import hashlib, quartet.reporting.figures
 from test_figures import DRAWINGS
-print(hashlib.sha256(b"".join(draw() for draw in DRAWINGS.values())).hexdigest())
+print(hashlib.sha256(b"".join(DRAWINGS[name]() for name in ("one epoch", "accuracies", "confusions"))).hexdigest())
 """
 # Each of these changes what a plain script draws, or ends it.
 MATPLOTLIBRC = """
@@ -101,15 +107,6 @@ def test_nothing_of_the_users_own_configuration_is_drawn(tmp_path):
     assert len(set(found)) == 1
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are drawn, kept when they are saved."""
-    kept = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kw: kept.append(figure) or save(figure, *args, **kw))
-    return kept
-
-
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_figure_names_its_data(drawn, name):
     DRAWINGS[name]()
@@ -127,13 +124,51 @@ def test_losses_are_drawn_over_their_epochs(drawn):
     assert len(second.lines[0].get_xdata()) == 2
 
 
-def test_no_loss_is_outside_its_panel(drawn):
+def test_losses_have_a_log_axis_that_holds_them_all(drawn):
     """The panels share their axis: what the second one holds must fit where the first one's values are smaller."""
     figures.losses("Loss", "fake data", {"a": HISTORY[1:], "b": HISTORY})
+    values = [loss for epoch in HISTORY for loss in (epoch.train_loss, epoch.val_loss)]
     for panel in drawn[0].axes:
+        assert panel.get_yscale() == "log"
         low, high = panel.get_ylim()
-        assert low == 0
-        assert high > max(max(epoch.train_loss, epoch.val_loss) for epoch in HISTORY)
+        assert 0 < low < min(values) < max(values) < high
+    assert drawn[0].axes[0].get_ylabel() == "mean cross-entropy (log scale)"
+
+
+@pytest.mark.parametrize("losses", [(0.02, 0.43), (0.30, 0.34), (1e-5, 2.3), (0.5, 0.5)])
+def test_a_log_axis_has_ticks_that_can_be_read(drawn, losses):
+    figures.losses("Loss", "fake data", {"a": [Epoch(place, loss, loss, 0.9) for place, loss in enumerate(losses, 1)]})
+    (panel,) = drawn[0].axes
+    low, high = panel.get_ylim()
+    labels = [label for label in panel.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert 2 <= len(labels) <= 20
+    for label in labels:
+        assert float(label.get_text()) == pytest.approx(label.get_position()[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [0.0, float("nan"), float("inf")])
+def test_a_loss_that_no_log_axis_has_is_left_out(drawn, loss):
+    figures.losses("Loss", "fake data", {"a": [*HISTORY, Epoch(4, loss, loss, 0.9)], "b": [Epoch(1, loss, loss, 0.9)]})
+    low, high = drawn[0].axes[0].get_ylim()
+    assert 0 < low < 1 / 3 < 1.2 < high < 10
+
+
+def test_what_losses_are_compared_with_is_grey_beside_them(drawn):
+    figures.losses("Loss", "fake data", {"trial": HISTORY}, {"ten": HISTORY[:2]}, "lr 2 (1)")
+    (panel,) = drawn[0].axes
+    labels = ["ten, training", "ten, validation", "trial, training", "trial, validation"]
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == labels
+    assert [line.get_color() == figures.GREY for line in panel.lines] == [True, True, False, False]
+    assert [len(line.get_xdata()) for line in panel.lines] == [2, 2, 3, 3]
+    assert drawn[0].get_suptitle() == "Loss\nlr 2 (1)\ndata: fake data"
+
+
+@pytest.mark.parametrize(("lowest", "told"), [(0.9, True), (0.0, False)])
+def test_an_axis_that_does_not_start_at_0_says_so(drawn, lowest, told):
+    figures.accuracies("Accuracy", "fake data", {"a": [Epoch(1, 1, 1, lowest), Epoch(2, 1, 1, 0.95)]})
+    (panel,) = drawn[0].axes
+    assert (panel.get_ylim()[0] > 0) == told
+    assert ("does not start at 0" in panel.get_ylabel()) == told
 
 
 def test_accuracies_are_drawn_under_their_names(drawn):
@@ -156,10 +191,48 @@ def test_confusions_have_true_rows_and_predicted_columns(drawn):
     }
     assert (panel.get_ylabel(), panel.get_xlabel()) == ("true", "predicted")
     assert [label.get_text() for label in panel.get_yticklabels()] == ["0·6", "1"]
-    np.testing.assert_allclose(panel.images[0].get_array(), np.sqrt([[5 / 6, 1 / 6], [0, 1]]))
+    shown = panel.images[0].get_array()
+    assert shown.mask.tolist() == [[True, False], [False, True]]
+    assert (shown[0, 1], shown[1, 0]) == (1 / 6, 0)
+    assert drawn[0].get_suptitle().splitlines()[1] == "orange: errors, as a share of their row (darkest: 16.7%)"
+
+
+def test_the_panels_of_confusions_share_their_colours(drawn):
+    figures.confusions("Confusion", "fake data", ["0", "1"], {"a": [[9, 1], [0, 8]], "b": [[5, 5], [2, 6]]})
+    assert [panel.images[0].get_clim() for panel in drawn[0].axes] == [(0, 0.5)] * 2
+
+
+def test_mistakes_are_in_the_row_of_their_class(drawn):
+    labels, predicted = np.array([0, 0, 2, 1, 2]), np.array([0, 2, 0, 1, 2])
+    figures.mistakes("Mistakes", "fake data", ["0", "1", "2"], {"a": (labels, predicted)}, IMAGES)
+    (panel,) = drawn[0].axes
+    canvas = np.asarray(panel.images[0].get_array())
+    step = len(canvas) // 3
+    for row in range(3):
+        for column in range(3):
+            cell = canvas[row * step : (row + 1) * step, column * step : (column + 1) * step]
+            wrong = [image for image in range(5) if (labels[image], predicted[image]) == (row, column) and row != column]
+            assert (cell.min() < 128) == bool(wrong)
+            for image in wrong:  # ink is dark
+                np.testing.assert_array_equal(cell[1:29, 1:29], np.minimum(255 - IMAGES[image], 248))
+    assert (panel.get_ylabel(), panel.get_xlabel()) == ("true", "predicted")
+    assert list(panel.texts) == []
+
+
+def test_a_number_says_how_many_mistakes_there_are(drawn):
+    DRAWINGS["mistakes"]()
+    first, second = drawn[0].axes
+    assert [text.get_text() for text in first.texts] == ["38"]
+    assert [text.get_text() for text in second.texts] == ["38"]
+    (x, y), (other_x, other_y) = first.texts[0].get_position(), second.texts[0].get_position()
+    middle = len(np.asarray(first.images[0].get_array())) / 2
+    assert x > middle > y  # true 0, predicted 1
+    assert other_x < middle < other_y
 
 
 MANY = [1, 3, 5, 9]
+NAMES = ["0·6", "1·7", "2·3·5·8", "4·9"]
+LONG = "unlike ten: batch_size 64 (20), lr 0.01 (0.001), schedule onecycle (constant), epochs 3 (10), seed 7 (0)"
 ABREAST = 3  # panels; further ones are below
 
 
@@ -184,19 +257,22 @@ def test_every_curve_is_drawn_and_told_apart_in_the_legend(drawn, count):
 
 def boxes(figure):
     """Where the panels are, from the top left corner, in the order in which they were drawn: left, top, right, bottom."""
+    figure.draw_without_rendering()
     height = figure.bbox.height
     found = [panel.get_tightbbox() for panel in figure.axes]
     return [(box.x0, height - box.y1, box.x1, height - box.y0) for box in found]
 
 
-@pytest.mark.parametrize("kind", ["losses", "confusions"])
+@pytest.mark.parametrize("kind", ["losses", "confusions", "mistakes"])
 @pytest.mark.parametrize("count", MANY)
 def test_panels_wrap_and_none_covers_another(drawn, kind, count):
     names = list(named(count))
     if kind == "losses":
         figures.losses("Loss", "fake data", named(count))
+    elif kind == "confusions":
+        figures.confusions("Confusion", "fake data", NAMES, dict.fromkeys(names, np.eye(4, dtype=int)))
     else:
-        figures.confusions("Confusion", "fake data", ["0", "1"], dict.fromkeys(names, MATRIX))
+        figures.mistakes("Mistakes", "fake data", list("0123456789"), dict.fromkeys(names, ANSWERS), IMAGES, note=LONG)
     assert [panel.get_title() for panel in drawn[0].axes] == names
     found = boxes(drawn[0])
     width, height = drawn[0].bbox.size
@@ -208,8 +284,7 @@ def test_panels_wrap_and_none_covers_another(drawn, kind, count):
         if place >= ABREAST:
             assert top >= found[place - ABREAST][3]
     assert len({round(left) for left, *_ in found}) <= 2 * ABREAST
-    alone = 5 if kind == "losses" else 5.6
-    assert drawn[0].get_figwidth() == pytest.approx(alone * min(count, ABREAST))
+    assert drawn[0].get_figwidth() == pytest.approx(max(6, 4.6 * min(count, ABREAST)))
 
 
 def test_every_matrix_is_drawn_in_its_own_panel(drawn):
@@ -218,74 +293,3 @@ def test_every_matrix_is_drawn_in_its_own_panel(drawn):
     for panel, matrix in zip(drawn[0].axes, matrices.values(), strict=True):
         counts = {text.get_position(): int(text.get_text()) for text in panel.texts}
         assert counts == {(column, row): count for (row, column), count in np.ndenumerate(matrix)}
-
-
-def grouped(**variants):
-    """What is drawn together of these variants and a trial, by the name of its file: a title, and names by panel."""
-    found = results({**{name.replace("_", "-"): value for name, value in variants.items()}, TRIAL: settings()}, [3, 4])
-    return {
-        file: (title, {panel: result.record.name for panel, result in chosen.items()})
-        for file, title, chosen in figures.by_classes(found)
-    }
-
-
-def test_the_shipped_variants_are_told_apart_by_batch_norm():
-    variants = {name: SHIPPED.variants[name] for name in ("ten", "ten-bn", "four", "four-bn")}
-    assert grouped(**variants) == {
-        "ten": ("Ten classes", {"without batch norm": "ten", "with batch norm": "ten-bn"}),
-        "four": ("Four classes", {"without batch norm": "four", "with batch norm": "four-bn"}),
-        "trial": ("Trial", {"trial": "trial"}),
-    }
-
-
-def test_the_panels_keep_the_order_of_the_variants():
-    found = grouped(four_bn=settings(classes=4, bn=True), ten=settings(), four=settings(classes=4))
-    assert list(found) == ["four", "ten", "trial"]
-    assert list(found["four"][1].items()) == [("with batch norm", "four-bn"), ("without batch norm", "four")]
-
-
-@pytest.mark.parametrize(
-    "variants",
-    [
-        {"ten": settings(), "fast": settings(lr=0.01)},
-        {"ten": settings(), "fast_bn": settings(lr=0.01, bn=True)},
-        {"ten": settings(), "again": settings()},
-        {"ten": settings(bn=True), "again": settings(bn=True)},
-        {"ten": settings(), "ten_bn": settings(bn=True), "fast": settings(lr=0.01)},
-        {"ten": settings()},
-        {"ten_bn": settings(bn=True)},
-    ],
-    ids="-".join,
-)
-def test_variants_that_differ_in_more_than_bn_have_their_names(variants):
-    names = [name.replace("_", "-") for name in variants]
-    assert grouped(**variants)["ten"] == ("Ten classes", {name: name for name in names})
-
-
-def test_a_class_without_a_variant_is_not_drawn():
-    four, bn = settings(classes=4), settings(classes=4, bn=True)
-    assert list(grouped(four=four, four_bn=bn)) == ["four", "trial"]
-    assert list(grouped()) == ["trial"]
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_every_training_is_in_each_kind_of_figure(drawn, count):
-    variants = {f"variant-{place}": settings(lr=0.001 * (place + 1)) for place in range(count)}
-    found = results({**variants, "four": settings(classes=4), TRIAL: settings(classes=4)}, [0, 6, 3])
-    pictures = figures.draw_all(found, "fake data")
-    assert list(pictures) == [
-        f"{kind}-{classes}.png" for classes in ("ten", "four", TRIAL) for kind in ("loss", "accuracy", "confusion")
-    ]
-    kinds = dict(zip(pictures, drawn, strict=True))
-    assert [panel.get_title() for panel in kinds["loss-ten.png"].axes] == list(variants)
-    assert [line.get_label() for line in kinds["accuracy-ten.png"].axes[0].lines] == list(variants)
-    matrices = kinds["confusion-ten.png"].axes
-    assert [panel.get_title() for panel in matrices] == list(variants)
-    for panel, name in zip(matrices, variants, strict=True):
-        counts = [int(text.get_text()) for text in panel.texts]
-        assert np.reshape(counts, (10, 10)).tolist() == found[name].metrics["confusion"]
-    names = [label.get_text() for label in kinds["confusion-trial.png"].axes[0].get_xticklabels()]
-    assert names == ["0·6", "1·7", "2·3·5·8", "4·9"]
-    assert kinds["accuracy-four.png"].get_suptitle() == "Four classes: validation accuracy\ndata: fake data"
-    assert kinds["loss-trial.png"].get_suptitle() == "Trial: loss\ndata: fake data"
-    assert kinds["confusion-ten.png"].get_suptitle() == "Ten classes: confusion on the test set\ndata: fake data"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
+
+from quartet.base import params
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
@@ -48,8 +52,8 @@ def test_every_output_is_cached_by_dvc(finished) -> None:
     stages = yaml.safe_load(lock(finished))["stages"]
     cache = finished.root / ".dvc/cache/files/md5"
     digests = [out["md5"] for stage in stages.values() for out in stage["outs"]]
-    # Five files of the data, four of the splits, four of each training, five of the evaluation, the figures and the table.
-    assert len(digests) == 5 + 4 + 5 * 4 + 5 + 2
+    # Five files of the data, four of the splits, four of each training, six of the evaluation, the figures and the table.
+    assert len(digests) == 5 + 4 + 5 * 4 + 6 + 2
     assert all((cache / digest[:2] / digest[2:]).is_file() for digest in digests)
 
 
@@ -251,13 +255,53 @@ def vega(page: str) -> list[dict]:
     return found
 
 
-def test_dvc_draws_the_plots(finished, tmp_path) -> None:
-    finished.run("dvc", "plots", "show", "-o", str(tmp_path / "plots"))
-    page = (tmp_path / "plots/index.html").read_text(encoding="utf-8")
-    assert "Validation accuracy" in page
-    assert page.count("<img") == 9
+@pytest.fixture(scope="module")
+def plots_page(finished, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("plots")
+    finished.run("dvc", "plots", "show", "-o", str(folder))
+    return folder / "index.html"
+
+
+def test_dvc_draws_the_plots(plots_page) -> None:
+    page = plots_page.read_text(encoding="utf-8")
+    assert page.count("<img") == 12
     for spec in vega(page):
-        assert {row["training"] for row in spec["data"]["values"]} == set(TRAININGS)
+        rows = spec["data"]["values"]
+        assert {row["training"] for row in rows} == set(TRAININGS)
+        assert {row["data"] for row in rows} == {"UCI digits sample, not MNIST"}
+    *curves, confusion = vega(page)
+    assert [spec["spec"]["encoding"]["color"]["scale"]["range"] for spec in curves] == [list(params.COLOURS)] * 3
+    sides = {side: confusion["spec"]["encoding"][side] for side in "xy"}
+    assert {side: (found["field"], found["title"]) for side, found in sides.items()} == {
+        "x": ("predicted", "predicted"),
+        "y": ("actual", "true"),
+    }
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_the_plots_without_the_internet(finished, plots_page, tmp_path) -> None:
+    options = [
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"),
+        *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom"),
+    ]
+    done = subprocess.run([CHROMIUM, *options, plots_page.as_uri()], capture_output=True, text=True, check=True)
+    drawings = re.findall(r"<svg.*?</svg>", done.stdout, flags=re.DOTALL)
+    texts = [re.findall(r"<text[^>]*>([^<]*)</text>", drawing) for drawing in drawings]
+    titles = ["Training loss", "Validation loss", "Validation accuracy", "Confusion on the test set"]
+    assert [next(text for text in found if text in titles) for found in texts] == titles
+    for found in texts:
+        assert any(text.endswith("data: UCI digits sample, not MNIST") for text in found)
+        assert [text for text in found if text in TRAININGS] == TRAININGS
+    with (finished.root / "stages/evaluate/confusion.csv").open(encoding="utf-8") as file:
+        counts = [row["images"] for row in csv.DictReader(file)]
+    numbers = [text for text in texts[-1] if text.isdigit()]
+    assert all(numbers.count(count) >= counts.count(count) for count in set(counts))
+    shown = re.findall(r"<p>stages/plot/figures/(\S+)\.png</p>", done.stdout)
+    kinds = ("loss", "accuracy", "confusion", "mistakes")
+    assert shown == [f"{kind}-{group}" for kind in kinds for group in ("ten", "four", "trial")]
 
 
 def test_metrics_show_has_the_numbers_of_each_training(finished) -> None:

@@ -8,15 +8,18 @@ import pytest
 import plot
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError
+from quartet.data import splits
 from quartet.evaluation import predictions
-from quartet.reporting import figures
+from quartet.reporting import figures, gallery
 from trained import described, leave, place, scored
 
-KINDS = ("loss", "accuracy", "confusion")
+KINDS = ("loss", "accuracy", "confusion", "mistakes")
 
 
-def prepare(digits, data="sample"):
-    """What training and evaluating leave of the models of params.yaml, right on all images but the first."""
+def prepare(tiny, data="sample"):
+    """What training and evaluating leave of the models of params.yaml, right on all images of `tiny` but the first."""
+    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), data)
+    digits = tiny.labels
     settings, scores = params.load(), {}
     for name in settings.trainings:
         training = described(name, settings.hyperparameters(name), data)
@@ -40,7 +43,7 @@ def page():
 
 @pytest.fixture
 def stages(workspace, tiny):
-    prepare(tiny.labels)
+    prepare(tiny)
 
 
 @pytest.fixture
@@ -48,12 +51,12 @@ def matrices(monkeypatch):
     """The confusion matrices that are drawn, by title and panel; the figures themselves are not."""
     found = {}
 
-    def noted(title, _data_title, class_names, chosen):
+    def noted(title, _data_title, class_names, chosen, _note):
         found[title.partition(":")[0]] = (list(class_names), dict(chosen))
         return b"a picture"
 
-    monkeypatch.setattr(figures, "losses", lambda *_: b"a picture")
-    monkeypatch.setattr(figures, "accuracies", lambda *_: b"a picture")
+    for kind in ("losses", "accuracies", "mistakes"):
+        monkeypatch.setattr(figures, kind, lambda *_, **__: b"a picture")
     monkeypatch.setattr(figures, "confusions", noted)
     return found
 
@@ -69,9 +72,9 @@ def test_the_matrices_drawn_are_those_of_the_metrics(stages, tiny, matrices):
     for matrix in panels.values():
         np.testing.assert_array_equal(matrix, expected)
     metrics = files.read_json(paths.SCORES)
-    assert matrices["Trial"][1] == {"trial": metrics["trial"]["confusion"]}
-    drawn = [matrix for _, panels in matrices.values() for matrix in panels.values()]
-    assert drawn == [metrics[name]["confusion"] for name in params.load().trainings]
+    assert matrices["Trial"][1] == {name: metrics[name]["confusion"] for name in ("ten", "trial")}
+    drawn = [matrix for title, (_, panels) in matrices.items() if title != "Trial" for matrix in panels.values()]
+    assert drawn == [metrics[name]["confusion"] for name in params.load().variants]
 
 
 def test_the_figures_and_the_page_are_the_same_bytes_twice(stages):
@@ -88,11 +91,13 @@ def test_the_figures_and_the_page_are_the_same_bytes_twice(stages):
     text = first["results.md"].decode()
     assert text.startswith("# Results on UCI digits sample, not MNIST\n")
     assert "they do not compare" in text
+    linked = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert linked == [f"figures/{kind}-{group}.png" for kind in KINDS for group in ("ten", "four", "trial")]
     assert content() == first
 
 
 def test_the_page_of_mnist_compares(workspace, tiny, matrices):
-    prepare(tiny.labels, "mnist")
+    prepare(tiny, "mnist")
     plot.main()
     assert page().startswith("# Results on MNIST\n")
     assert "not compar" not in page()
@@ -101,7 +106,7 @@ def test_the_page_of_mnist_compares(workspace, tiny, matrices):
 def test_a_trial_of_four_classes_is_drawn_with_its_own(workspace, tiny, matrices):
     text = paths.PARAMS.read_text(encoding="utf-8")
     paths.PARAMS.write_text(text.replace("classes: 10", "classes: 4", 1), encoding="utf-8")
-    prepare(tiny.labels)
+    prepare(tiny)
     plot.main()
     names, panels = matrices["Trial"]
     assert names == ["0·6", "1·7", "2·3·5·8", "4·9"]
@@ -111,20 +116,20 @@ def test_a_trial_of_four_classes_is_drawn_with_its_own(workspace, tiny, matrices
 
 def test_every_training_of_the_parameters_is_drawn(stages):
     results = predictions.read(params.load().trainings)
-    drawn = [result.record.name for _, _, chosen in figures.by_classes(results) for result in chosen.values()]
-    assert sorted(drawn) == sorted(params.load().trainings)
+    drawn = {result.record.name for group in gallery.groups(results) for result in group.panels.values()}
+    assert drawn == set(params.load().trainings)
 
 
 def test_a_variant_that_is_added_is_drawn_and_in_the_tables(workspace, tiny, matrices):
     set_variants(
         "ten: {}", "ten-bn: {bn: true}", "four: {classes: 4}", "fast: {lr: 0.01}", "four-fast: {classes: 4, lr: 0.01}"
     )
-    prepare(tiny.labels)
+    prepare(tiny)
     plot.main()
     assert {title: list(panels) for title, (_, panels) in matrices.items()} == {
         "Ten classes": ["ten", "ten-bn", "fast"],
         "Four classes": ["four", "four-fast"],
-        "Trial": ["trial"],
+        "Trial": ["ten", "trial"],
     }
     for question in (
         "lr 0.001 → 0.01: ten → fast ",
@@ -132,7 +137,7 @@ def test_a_variant_that_is_added_is_drawn_and_in_the_tables(workspace, tiny, mat
         "training on groups, lr 0.001 → 0.01: ten* → four-fast ",
     ):
         assert page().count(question) == 1
-    assert len(re.findall(r"(?m)^\| four-fast ", page())) == 1 + 6
+    assert len(re.findall(r"(?m)^\| four-fast ", page())) == 1 + 6 + 1
 
 
 def test_a_variant_that_is_removed_is_gone(stages, matrices):
@@ -147,7 +152,7 @@ def test_a_variant_that_is_removed_is_gone(stages, matrices):
 @pytest.mark.parametrize("line", ["four: {classes: 4}", "wide: {batch_size: 50}"])
 def test_one_variant_is_enough(workspace, tiny, line):
     set_variants(line)
-    prepare(tiny.labels)
+    prepare(tiny)
     plot.main()
     group = "four" if line.startswith("four") else "ten"
     assert {path.name for path in paths.FIGURES.iterdir()} == {

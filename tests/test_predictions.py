@@ -21,7 +21,8 @@ from trained import EPOCHS, described, leave, place, scored, settings
 pytestmark = pytest.mark.computes
 
 DIGITS = [3, 0, 6, 9, 1, 7, 2, 8, 4, 5, 3]
-EVALUATED = (paths.SCORES, paths.HISTORY, paths.PREDICTIONS)
+EVALUATED = (paths.SCORES, paths.HISTORY, paths.PREDICTIONS, paths.CONFUSION)
+DATA = {"four": "UCI digits sample, not MNIST", "ten-bn": "MNIST", "trial": "UCI digits sample, not MNIST"}
 
 
 @pytest.fixture
@@ -56,7 +57,8 @@ def test_what_is_written_is_read_as_it_was(written):
         assert result.predicted.tolist() == score.predicted.tolist()
         assert result.correct.tolist() == [a == b for a, b in zip(score.labels, score.predicted, strict=True)]
         assert result.epochs == [*EPOCHS, Epoch(3, 0.0001, 1 / 3, 0.5 + number / 7)]
-        assert result.parameters == {"trainable": 4470, "non_trainable": 56}
+    assert found["ten-bn"].parameters == {"trainable": 4526, "non_trainable": 56}
+    assert sum(layer["trainable"] for layer in found["ten-bn"].layers) == 4526
     assert found["ten-bn"].record == described("ten-bn", settings(bn=True), "mnist")
     assert predictions.read_metrics() == {name: score.metrics for name, score in written.items()}
 
@@ -82,8 +84,36 @@ def test_each_line_names_its_training_and_its_classes(written):
 
 def test_the_histories_are_those_of_the_trainings(written):
     rows = files.read_csv(paths.HISTORY)
-    expected = [{"training": name, **row} for name in written for row in files.read_csv(paths.history(name))]
+    expected = [
+        {"training": name, "data": DATA[name], **row} for name in written for row in files.read_csv(paths.history(name))
+    ]
     assert rows == expected
+
+
+def test_each_pair_of_classes_has_its_number_of_images(written):
+    rows = files.read_csv(paths.CONFUSION)
+    predictions_of = files.read_csv(paths.PREDICTIONS)
+    assert {row["training"]: row["data"] for row in rows} == DATA
+    for name, score in written.items():
+        mine = [row for row in rows if row["training"] == name]
+        counts = [
+            sum(
+                (answer["training"], answer["actual"], answer["predicted"]) == (name, row["actual"], row["predicted"])
+                for answer in predictions_of
+            )
+            for row in mine
+        ]
+        assert [int(row["images"]) for row in mine] == counts
+        assert sum(counts) == len(DIGITS)
+        assert len(mine) == len(score.metrics["confusion"]) ** 2
+
+
+def test_predictions_for_other_images_are_refused(written):
+    found = predictions.read(list(written))
+    predictions.check_images(found, np.array(DIGITS, dtype=np.uint8))
+    for others in (DIGITS[:-1], DIGITS[::-1]):
+        with pytest.raises(InputError, match=r"predictions\.csv: not of the images in data/split/; `dvc repro`"):
+            predictions.check_images(found, np.array(others, dtype=np.uint8))
 
 
 def test_the_trainings_keep_their_order(written):
@@ -234,7 +264,7 @@ def test_every_model_is_evaluated_on_every_test_image(networks, tiny, told, caps
 def test_the_same_models_leave_the_same_bytes(networks):
     evaluate.main()
     first = left()
-    assert set(first) == {"metrics.json", "scores.json", "history.csv", "predictions.csv", "sha256.json"}
+    assert set(first) == {path.name for path in (*EVALUATED, paths.METRICS, paths.DIGESTS)}
     evaluate.main()
     assert left() == first
 

@@ -323,7 +323,7 @@ def enough(*_args, **_settings):
         ("fetch", "quartet.data.sources.take_mnist"),
         ("preprocess", "quartet.data.splits.save_split"),
         ("evaluate", "quartet.data.splits.load_split"),
-        ("plot", "quartet.reporting.figures.draw_all"),
+        ("plot", "quartet.reporting.gallery.draw_all"),
     ],
 )
 def test_a_stage_tracks_exactly_the_parameters_that_it_reads(reads, tiny, monkeypatch, stage, begins):
@@ -332,8 +332,10 @@ def test_a_stage_tracks_exactly_the_parameters_that_it_reads(reads, tiny, monkey
     idx.record("sample")
     monkeypatch.setattr(begins, enough)
     if stage == "plot":
+        splits.save_all(dict.fromkeys(splits.SPLITS, tiny), "sample")
         monkeypatch.setattr("quartet.evaluation.predictions.read", lambda names: enough() if not names else Nothing())
-        monkeypatch.setattr("quartet.reporting.figures.draw_all", lambda *_: {})
+        monkeypatch.setattr("quartet.reporting.gallery.draw_all", lambda *_: {})
+        monkeypatch.setattr("quartet.evaluation.predictions.check_images", lambda *_: None)
         monkeypatch.setattr("quartet.reporting.tables.page", enough)
     with pytest.raises(Enough):
         import_module(stage).main()

@@ -11,15 +11,14 @@ from trained import described, result, settings
 GROUPS = [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]]
 DIGITS = [0, 6, 1, 7, 2, 3, 4, 9]
 TEN = [0, 0, 4, 7, 2, 3, 4, 4]
+PICTURES = ("figures/loss-b.png", "figures/loss-a.png")
 RIGHT = [0, 0, 1, 1, 2, 2, 3, 3]  # of four classes
 
 
-def answered(name, predicted, trainable=4470, accuracy=0.5, **changes):
+def answered(name, predicted, accuracy=0.5, **changes):
     """A model that answered the eight test images DIGITS with these classes."""
     found = result(described(name, settings(**changes)), DIGITS, predicted)
-    return found._replace(
-        parameters={"trainable": trainable, "non_trainable": 0}, metrics={"accuracy": accuracy, "macro_f1": 0.97531}
-    )
+    return found._replace(metrics={**found.metrics, "accuracy": accuracy})
 
 
 @pytest.fixture
@@ -28,15 +27,16 @@ def everything():
     return {
         "ten": answered("ten", TEN),
         "ten-bn": answered("ten-bn", [0, 6, 1, 7, 0, 3, 4, 9], accuracy=0.875, bn=True),
-        "four": answered("four", [1, *RIGHT[1:]], trainable=4368, classes=4),
-        "four-bn": answered("four-bn", [*RIGHT[:-1], 1], trainable=4424, classes=4, bn=True),
+        "four": answered("four", [1, *RIGHT[1:]], classes=4),
+        "four-bn": answered("four-bn", [*RIGHT[:-1], 1], classes=4, bn=True),
         TRIAL: answered(TRIAL, TEN),
     }
 
 
 def page_of(everything, title="MNIST", comparable=True):
     """The page, with its lines of text joined."""
-    return re.sub(r"(?<=[^\n|])\n(?=[^\n|#])", " ", tables.page(everything, title, GROUPS, comparable=comparable))
+    page = tables.page(everything, title, GROUPS, PICTURES, comparable=comparable)
+    return re.sub(r"(?<=[^\n|])\n(?=[^\n|#])", " ", page)
 
 
 def cells(table):
@@ -60,7 +60,7 @@ def test_every_training_is_measured(everything):
         "val loss": "0.0631",
         "val acc. %": "98.00",
         # Wilson, five of eight right: centre (5 + z²/2) / (8 + z²), half width z/(8 + z²) · √(5·3/8 + z²/4), z = 1.96.
-        "test acc. % [95 %]": "50.00 [30.57, 86.32]",
+        "test acc. % [95%]": "50.00 [30.57, 86.32]",
     }
 
 
@@ -99,7 +99,7 @@ def test_models_that_agree_differ_by_nothing(everything):
 def test_a_difference_is_ours_less_the_reports(everything):
     rows = cells(tables.beside_report(everything, comparable=True))
     assert [row["model"] for row in rows] == [name for name in everything if name != TRIAL for _ in range(6)]
-    ten = {row["figure"]: (row["ours"], row["report"], row["difference"]) for row in rows[:6]}
+    ten = {row["measure"]: (row["ours"], row["report"], row["difference"]) for row in rows[:6]}
     assert ten == {
         "trainable parameters": ("4,470", "4,470", "+0"),
         "train loss": ("0.0724", "0.0624", "+0.0100"),
@@ -117,7 +117,7 @@ def test_the_samples_figures_are_not_subtracted_from_the_reports(everything):
     assert "MNIST report" in rows[0]
     assert "report" not in rows[0]
     # The number of parameters does not depend on the data.
-    assert {row["difference"] for row in rows if row["figure"] != "trainable parameters"} == {"–"}
+    assert {row["difference"] for row in rows if row["measure"] != "trainable parameters"} == {"–"}
     assert rows[0]["difference"] == "+0"
 
 
@@ -126,13 +126,52 @@ def test_the_page_names_its_data_and_says_whether_it_compares(everything):
     assert mnist.startswith("# Results on MNIST\n")
     assert "**MNIST**, 8 test images. Seeds: 0." in mnist
     assert "compar" not in mnist
-    assert mnist.endswith("|\n")
-    sample = tables.page(everything, "a sample", GROUPS, comparable=False)
+    assert mnist.endswith("\n\n![loss-b](figures/loss-b.png)\n\n![loss-a](figures/loss-a.png)\n")
+    sample = tables.page(everything, "a sample", GROUPS, PICTURES, comparable=False)
     assert sample.startswith("# Results on a sample\n")
-    assert "**The report's figures are for MNIST, these for a sample: they do not compare.**" in sample.replace("\n", " ")
+    assert "**The report's numbers are for MNIST, these for a sample: they do not compare.**" in sample.replace("\n", " ")
     for page in (mnist, sample):
         assert tables.measured(everything) in page
         assert tables.paired(everything, GROUPS) in page
+
+
+def test_the_layers_of_each_model_add_up_to_its_parameters(everything):
+    rows = cells(tables.layers(everything))
+    assert list(rows[0]) == ["layer", "output", "ten, trial", "ten-bn", "four", "four-bn"]
+    *layers, total = rows
+    for title, model in zip(list(rows[0])[2:], everything.values(), strict=False):
+        counts = [tuple(map(int, row[title].replace(",", "").split(" + "))) for row in layers if row[title] != "–"]
+        assert sum(count[0] for count in counts) == model.parameters["trainable"]
+        assert sum(sum(count[1:]) for count in counts) == model.parameters["non_trainable"]
+    assert total == {
+        "layer": "all",
+        "output": "",
+        "ten, trial": "4,470",
+        "ten-bn": "4,526 + 56",
+        "four": "4,368",
+        "four-bn": "4,424 + 56",
+    }
+    shown = {row["layer"]: (row["output"], row["ten, trial"], row["ten-bn"], row["four"]) for row in layers}
+    # The report's section 3d, and batch norm's two times 16 values of each kind.
+    assert shown["conv1"] == ("28×28×16", "800", "800", "800")
+    assert shown["norm1"] == ("28×28×16", "–", "32 + 32", "–")
+    assert shown["conv2"] == ("14×14×8", "3,208", "3,208", "3,208")
+    assert shown["conv3"] == ("4×4×4", "292", "292", "292")
+    assert shown["output"] == ("10 or 4", "170", "170", "68")
+    assert list(shown)[:4] == ["conv1", "norm1", "pool1", "relu1"]
+
+
+def test_the_most_confused_classes_come_first():
+    digits = [8] * 10 + [4, 9]
+    model = result(described("ten", settings()), digits, [2, 2, 9, 9, 9, 0, 8, 8, 8, 8, 9, 9])
+    rows = [tuple(row.values()) for row in cells(tables.confused({"ten": model}))]
+    # Of equals, the first in the order of the classes: 4 → 9 and 8 → 0 are one image each.
+    assert rows == [("ten", "8 → 9", "3", "30.00"), ("ten", "8 → 2", "2", "20.00"), ("ten", "4 → 9", "1", "100.00")]
+    four = result(described("four", settings(classes=4)), [0, 6, 1, 7], [2, 0, 1, 1])
+    rows = [tuple(row.values()) for row in cells(tables.confused({"ten": model, "four": four}))]
+    assert rows[3:] == [("four", "0·6 → 2·3·5·8", "1", "50.00")]
+    right = result(described("four", settings(classes=4)), [0, 6], [0, 0])
+    assert tables.confused({"four": right}) == "No image is misclassified."
 
 
 def test_seeds_are_told_apart_where_they_differ(everything):
@@ -303,10 +342,10 @@ def test_the_trials_counterpart_may_have_another_bn(everything):
 def test_a_trial_without_a_counterpart_is_told(everything):
     chosen = {"ten": everything["ten"], TRIAL: answered(TRIAL, RIGHT, classes=4)}
     assert tables.trial_settings(chosen) == "No variant has as many classes."
-    assert "No variant has as many classes." in " ".join(tables.page(chosen, "MNIST", GROUPS, comparable=True).split())
+    assert "No variant has as many classes." in page_of(chosen)
 
 
 def test_tables_and_text_fit_a_terminal_of_80_columns(everything):
     for comparable in (True, False):
-        page = tables.page(everything, "UCI digits sample, not MNIST", GROUPS, comparable=comparable)
+        page = tables.page(everything, "UCI digits sample, not MNIST", GROUPS, PICTURES, comparable=comparable)
         assert [line for line in page.splitlines() if len(line) > 80] == []

@@ -19,6 +19,7 @@ from quartet.base.stage import Tracked
 from quartet.evaluation import metrics
 from quartet.evaluation.metrics import Score
 from quartet.evaluation.predictions import Result
+from quartet.model import network
 from quartet.training import record
 from quartet.training.record import Epoch, TrainingRecord
 
@@ -47,12 +48,17 @@ def scored(training: TrainingRecord, digits: Sequence[int], predicted: Sequence[
     return metrics.score(logits, np.array(digits, dtype=np.uint8), training.groups)
 
 
+def layers_of(training: TrainingRecord) -> list[dict[str, Any]]:
+    return network.layer_table(network.build(training.hyperparameters.classes, training.hyperparameters.bn))
+
+
 def result(training: TrainingRecord, digits: Sequence[int], predicted: Sequence[int]) -> Result:
     """The same with all that is read of it after it was evaluated."""
-    score = scored(training, digits, predicted)
+    score, layers = scored(training, digits, predicted), layers_of(training)
     return Result(
         record=training,
-        parameters={"trainable": 4470, "non_trainable": 0},
+        parameters={key: sum(layer[key] for layer in layers) for key in ("trainable", "non_trainable")},
+        layers=layers,
         epochs=EPOCHS,
         metrics=score.metrics,
         digits=np.array(digits),
@@ -74,5 +80,4 @@ def results(variants: Mapping[str, Hyperparameters], digits: Sequence[int]) -> d
 def leave(training: TrainingRecord, epochs: Sequence[Epoch] = EPOCHS) -> None:
     """Write what a training leaves in stages/train/, with a name in place of the weights."""
     files.write_bytes(paths.model(training.name), training.name.encode())
-    layers = [{"trainable": 4000, "non_trainable": 50}, {"trainable": 470, "non_trainable": 6}]
-    record.write(training, epochs, layers, Tracked(paths.stage(training.name), {}, {}))
+    record.write(training, epochs, layers_of(training), Tracked(paths.stage(training.name), {}, {}))

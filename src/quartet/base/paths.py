@@ -18,6 +18,7 @@ METRICS = EVALUATE / "metrics.json"  # what DVC shows and compares: a number for
 SCORES = EVALUATE / "scores.json"  # all the numbers
 HISTORY = EVALUATE / "history.csv"
 PREDICTIONS = EVALUATE / "predictions.csv"
+CONFUSION = EVALUATE / "confusion.csv"
 DIGESTS = EVALUATE / "sha256.json"
 PLOT = Path("stages/plot")
 CHECKPOINTS = Path(".checkpoints")

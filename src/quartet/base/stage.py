@@ -37,9 +37,9 @@ def in_dvc_project() -> bool:
 
 
 def link_to_folder(path: Path) -> Path | None:
-    """The part of a path, relative to the project's root, that is a link to a folder; None if there is none.
+    """Return the part of a path, relative to the project's root, that is a link to a folder; None if there is none.
 
-    A link to a file is no matter: DVC may be told to make its files so, and a file that is written replaces the link.
+    A link to a file does no harm: DVC makes them if it is told to, and a file that is written replaces the link.
     """
     parts = [*reversed(path.parents), path]
     return next((part for part in parts if part.is_symlink() and (part.is_dir() or part != path)), None)

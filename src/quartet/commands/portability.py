@@ -56,7 +56,7 @@ def run(trainings: Sequence[str], *, draw: bool) -> None:
 
     from quartet.evaluation import metrics, predictions
     from quartet.model import inference, network, weights
-    from quartet.reporting import figures, tables
+    from quartet.reporting import gallery, tables
     from quartet.training import determinism, loop, record
 
     settings = params.load()
@@ -75,9 +75,11 @@ def run(trainings: Sequence[str], *, draw: bool) -> None:
     predictions.write(scores, test.labels)
     if draw:
         results, title = predictions.read(trainings), splits.TITLES["sample"]
-        for name, picture in figures.draw_all(results, title).items():
+        pictures = gallery.draw_all(results, test.images, title)
+        for name, picture in pictures.items():
             files.write_bytes(paths.FIGURES / name, picture)
-        files.write_bytes(paths.RESULTS, tables.page(results, title, settings.groups, comparable=False).encode())
+        page = tables.page(results, title, settings.groups, list(pictures), comparable=False)
+        files.write_bytes(paths.RESULTS, page.encode())
 
 
 class ShortRuns:

@@ -9,6 +9,7 @@ from pathlib import Path
 from quartet.base import files, numerics, params, paths, process
 from quartet.base.errors import InputError
 from quartet.commands import outputs
+from quartet.reporting import headings
 
 DOCS = Path("docs")
 README = Path("README.md")
@@ -36,7 +37,7 @@ def quote(name: str, content: str, page: Path = README) -> None:
 
 def quoted(results: str) -> str:
     """What README shows of the results page: all but its title and what follows the comparison with the report."""
-    return results.partition("\n\n")[2].partition("\n## Beside the report")[0].replace("\n## ", "\n### ")
+    return results.partition("\n\n")[2].partition(f"\n{headings.BESIDE_REPORT}\n")[0].replace("\n## ", "\n### ")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -68,8 +69,8 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"{paths.FIGURES}: expected figures, found none; `dvc repro` draws them")
     for picture in pictures:
         files.write_bytes(DOCS / picture.name, picture.read_bytes())
-    shown = "\n\n".join(f"![{picture.stem}]({picture.name})" for picture in pictures)
-    files.write_bytes(DOCS / "results.md", f"{results}\n## Figures\n\n{shown}\n\n{made_on}\n".encode())
+    page = results.replace(f"]({paths.FIGURES.name}/", "](")
+    files.write_bytes(DOCS / "results.md", f"{page}\n{made_on}\n".encode())
     quote("results", f"{quoted(results)}\n{made_on}")
     published = outputs.figures(outputs.read()) if outputs.FILE.exists() else set()
     for name in published - {picture.name for picture in pictures}:

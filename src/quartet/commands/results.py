@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 from quartet.base import errors, files, paths, process
 from quartet.base.errors import InputError
+from quartet.reporting import headings
 
 SAVE = "git switch -c mine && git commit -am 'My baseline'"
 
 
 def page_for_a_terminal(page: str) -> str:
-    """A page with its parts in the other order, so that what matters most is what one sees last."""
-    title, *parts = page.rstrip("\n").split("\n## ")
+    """Return a page without its details, and its parts in the other order: what matters most is what one sees last."""
+    title, *parts = page.partition(f"\n{headings.DETAILS}\n")[0].rstrip("\n").split("\n## ")
     return "\n\n".join([*(f"## {part}" for part in reversed(parts)), title])
 
 

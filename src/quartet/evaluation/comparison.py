@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from quartet.base.params import Hyperparameters
+from quartet.base.params import TRIAL, Hyperparameters
 from quartet.evaluation.predictions import Result
 
 
@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 def interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
-    """The 95 % Wilson score interval of an accuracy, in percent (Wilson 1927, by way of SciPy)."""
+    """The 95% Wilson score interval of an accuracy, in percent (Wilson 1927, by way of SciPy)."""
     low, high = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
     return 100 * low, 100 * high
 
@@ -66,6 +66,23 @@ def counterpart(wanted: Hyperparameters, classes: int, variants: Mapping[str, Hy
     names = [name for name, settings in variants.items() if settings.classes == classes]
     same = [name for name in names if variants[name].bn == wanted.bn]
     return next(iter(same + names), None)
+
+
+def variants(results: Mapping[str, Result]) -> dict[str, Hyperparameters]:
+    """Return the hyperparameters of all trainings but the trial."""
+    return {name: result.record.hyperparameters for name, result in results.items() if name != TRIAL}
+
+
+def trial(results: Mapping[str, Result]) -> tuple[str, list[str]] | None:
+    """Return the variant that the trial is compared with, and the settings that differ, each as `lr 0.01 (0.001)`.
+
+    The variant's value is in brackets. None if no variant has as many classes.
+    """
+    settings, others = results[TRIAL].record.hyperparameters, variants(results)
+    name = counterpart(settings, settings.classes, others)
+    if name is None:
+        return None
+    return name, [f"{key} {new} ({old})" for key, (old, new) in differences(others[name], settings).items()]
 
 
 def within_classes(variants: Mapping[str, Hyperparameters]) -> list[Pair]:

@@ -17,18 +17,19 @@ from quartet.training.record import Epoch, TrainingRecord
 if TYPE_CHECKING:
     from quartet.evaluation.metrics import Score
 
-WRITTEN = (paths.SCORES, paths.HISTORY, paths.PREDICTIONS)
+WRITTEN = (paths.SCORES, paths.HISTORY, paths.PREDICTIONS, paths.CONFUSION)
 
 
 class Result(NamedTuple):
     """A trained model on the test set.
 
-    `parameters` counts its trainable and non-trainable values; `metrics` is what `metrics.score` makes; `digits`, `labels`
-    and `predicted` have the digit, the class and the predicted class of each image.
+    `parameters` counts its trainable and non-trainable values, `layers` those of each layer; `metrics` is what
+    `metrics.score` makes; `digits`, `labels` and `predicted` have each image's digit, class and predicted class.
     """
 
     record: TrainingRecord
     parameters: Mapping[str, int]
+    layers: Sequence[Mapping[str, Any]]
     epochs: Sequence[Epoch]
     metrics: Mapping[str, Any]
     digits: NDArray[np.int64]
@@ -50,10 +51,24 @@ def write(scores: Mapping[str, Score], digits: NDArray[np.uint8]) -> None:
     accuracies = {name: {"accuracy": score.metrics["accuracy"]} for name, score in scores.items()}
     files.write_json(paths.METRICS, accuracies, sort_keys=False)
     files.write_json(paths.SCORES, {name: score.metrics for name, score in scores.items()}, sort_keys=False)
-    epochs = ({"training": name, **epoch._asdict()} for name in scores for epoch in record.read_history(name))
+    data = {name: splits.TITLES[record.read(name).data] for name in scores}
+    epochs = (
+        {"training": name, "data": data[name], **epoch._asdict()} for name in scores for epoch in record.read_history(name)
+    )
     files.write_csv(paths.HISTORY, epochs)
+    cells = (
+        {"training": name, "data": data[name], **cell} for name, score in scores.items() for cell in _cells(name, score)
+    )
+    files.write_csv(paths.CONFUSION, cells)
     files.write_csv(paths.PREDICTIONS, (row for name, score in scores.items() for row in _rows(name, score, digits)))
     files.write_digests(paths.DIGESTS, [*WRITTEN, *map(paths.model, scores)])
+
+
+def _cells(name: str, score: Score) -> Iterable[dict[str, Any]]:
+    """Yield a row for each pair of a true and a predicted class: their names, and the number of such images."""
+    names = splits.class_names(record.read(name).groups)
+    for (actual, predicted), count in np.ndenumerate(np.array(score.metrics["confusion"])):
+        yield {"actual": names[actual], "predicted": names[predicted], "images": int(count)}
 
 
 def _rows(name: str, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[str, Any]]:
@@ -86,6 +101,12 @@ def is_evaluated(name: str) -> bool:
     return bool(files.sha256(paths.model(name)) == digests.get(paths.model(name).as_posix()))
 
 
+def check_images(results: Mapping[str, Result], digits: NDArray[np.uint8]) -> None:
+    """Compare the images that were evaluated with those of these digits; InputError if they are others."""
+    if any(not np.array_equal(result.digits, digits) for result in results.values()):
+        raise InputError(f"{paths.PREDICTIONS}: not of the images in {paths.SPLIT}/; `dvc repro` evaluates them")
+
+
 def read(names: Sequence[str]) -> dict[str, Result]:
     """Read what the stages before left of these trainings; InputError if any of it is missing or damaged."""
     metrics = read_metrics()
@@ -98,9 +119,11 @@ def read(names: Sequence[str]) -> dict[str, Result]:
         if not rows[name]:
             raise InputError(f"{paths.PREDICTIONS}: expected the training '{name}', found none; `dvc repro` evaluates it")
         digits, labels, predicted = np.array(rows[name]).T
+        summary = record.read_summary(name)
         results[name] = Result(
             record=record.read(name),
-            parameters=record.read_summary(name)["parameters"],
+            parameters=summary["parameters"],
+            layers=summary["layers"],
             epochs=record.read_history(name),
             metrics=metrics[name],
             digits=digits,

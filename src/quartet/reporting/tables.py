@@ -1,22 +1,29 @@
-"""The results tables: Markdown from numbers."""
+"""Write the results page: Markdown from numbers."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 from tabulate import tabulate
 
-from quartet.base.params import TRIAL, Hyperparameters
+from quartet.base.params import TRIAL
+from quartet.data import splits
 from quartet.evaluation import comparison
 from quartet.evaluation.comparison import Pair
 from quartet.evaluation.predictions import Result
 from quartet.evaluation.report import REPORT, SOURCE, UNREPORTED
+from quartet.reporting.headings import BESIDE_REPORT, DETAILS
+
+LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
+MOST = 3  # pairs of classes of each model
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows of equal keys as an aligned Markdown table; names to the left, numbers to the right."""
-    align = ["left" if key in ("model", "figure", "what changes") else "right" for key in rows[0]]
+    align = ["left" if key in LEFT else "right" for key in rows[0]]
     return tabulate([dict(row) for row in rows], headers="keys", tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
@@ -32,21 +39,16 @@ def measured(results: Mapping[str, Result]) -> str:
                 "train loss": f"{last.train_loss:.4f}",
                 "val loss": f"{last.val_loss:.4f}",
                 "val acc. %": f"{100 * last.val_accuracy:.2f}",
-                "test acc. % [95 %]": f"{100 * result.metrics['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
+                "test acc. % [95%]": f"{100 * result.metrics['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
             }
         )
     return table(rows)
 
 
-def variants(results: Mapping[str, Result]) -> dict[str, Hyperparameters]:
-    """The hyperparameters of all trainings but the trial."""
-    return {name: result.record.hyperparameters for name, result in results.items() if name != TRIAL}
-
-
 def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
     """Each number of the variants, the report's, and the difference; a dash if the report has none or is of other data."""
     rows = []
-    for name in variants(results):
+    for name in comparison.variants(results):
         result, theirs = results[name], REPORT.get(name, UNREPORTED)
         first, last = result.epochs[0], result.epochs[-1]
         pairs: list[tuple[str, float, float | None, str]] = [
@@ -62,7 +64,7 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
             rows.append(
                 {
                     "model": name,
-                    "figure": measure,
+                    "measure": measure,
                     "ours": f"{ours:{form}}",
                     "report" if comparable else "MNIST report": "–" if report is None else f"{report:{form}}",
                     "difference": "–" if report is None or not same_data else f"{ours - report:+{form}}",
@@ -76,7 +78,7 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
 
     No p-value is given if the answers are the same and merging them can only gain.
     """
-    settings = variants(results)
+    settings = comparison.variants(results)
     right = {name: result.correct for name, result in results.items()}
     questions = [
         (f"{_what(pair)}: {pair.before} → {pair.after}", right[pair.before], right[pair.after], True)
@@ -90,8 +92,8 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
         others = "".join(f", {change}" for change in _changes(pair) if not change.startswith("classes"))
         training = f"training on groups{others}: {pair.before}* → {pair.after}"
         questions.append((training, regrouped, right[pair.after], True))
-    trial = results[TRIAL].record.hyperparameters
-    if other := comparison.counterpart(trial, trial.classes, settings):
+    if compared := comparison.trial(results):
+        other, _ = compared
         questions.append((f"the trial's settings: {other} → {TRIAL}", right[other], right[TRIAL], True))
     rows = []
     for question, before, after, tested in questions:
@@ -107,6 +109,56 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
     return table(rows) if rows else "There are no two trainings to compare."
 
 
+def layers(results: Mapping[str, Result]) -> str:
+    """Make a row for each layer: its output for one image, and its trainable + non-trainable values in each model.
+
+    Models of the same layers share a column.
+    """
+    models = [({layer["layer"]: layer for layer in result.layers}, name) for name, result in results.items()]
+    different = [model for place, (model, _) in enumerate(models) if model not in [other for other, _ in models[:place]]]
+    columns = {", ".join(name for other, name in models if other == model): model for model in different}
+    longest = sorted(columns.values(), key=len, reverse=True)
+    rows = []
+    for name in dict.fromkeys(name for model in longest for name in model):
+        having = [model[name] for model in columns.values() if name in model]
+        shapes = dict.fromkeys(_shape(layer["output_shape"]) for layer in having)
+        counts = {title: _count(model[name]) if name in model else "–" for title, model in columns.items()}
+        rows.append({"layer": name, "output": " or ".join(shapes), **counts})
+    totals = {
+        title: _count({key: sum(layer[key] for layer in model.values()) for key in ("trainable", "non_trainable")})
+        for title, model in columns.items()
+    }
+    return table([*rows, {"layer": "all", "output": "", **totals}])
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    """Write a shape as the report does: height, width, filters."""
+    return "×".join(map(str, [*sizes[1:], sizes[0]]))
+
+
+def _count(layer: Mapping[str, int]) -> str:
+    extra = layer["non_trainable"]
+    return f"{layer['trainable']:,}" + (f" + {extra:,}" if extra else "")
+
+
+def confused(results: Mapping[str, Result]) -> str:
+    """Make a row for each of the pairs of classes that a model confuses most, MOST of each model."""
+    rows = []
+    for name, result in results.items():
+        matrix, names = np.array(result.metrics["confusion"]), splits.class_names(result.record.groups)
+        errors = {pair: int(count) for pair, count in np.ndenumerate(matrix) if pair[0] != pair[1] and count}
+        for (true, predicted), count in sorted(errors.items(), key=lambda error: -error[1])[:MOST]:
+            rows.append(
+                {
+                    "model": name,
+                    "true → predicted": f"{names[true]} → {names[predicted]}",
+                    "images": str(count),
+                    "of the true class %": f"{100 * count / matrix[true].sum():.2f}",
+                }
+            )
+    return table(rows) if rows else "No image is misclassified."
+
+
 def _changes(pair: Pair) -> list[str]:
     return [f"{key} {old} → {new}" for key, (old, new) in pair.changes.items()]
 
@@ -116,14 +168,24 @@ def _what(pair: Pair) -> str:
     return "batch norm" if pair.changes == {"bn": (False, True)} else ", ".join(_changes(pair)) or "nothing"
 
 
-def page(results: Mapping[str, Result], data_title: str, groups: Sequence[Sequence[int]], comparable: bool) -> str:
-    """The whole results page: which data, the measured figures, what they show, and the report's beside them."""
+def page(
+    results: Mapping[str, Result],
+    data_title: str,
+    groups: Sequence[Sequence[int]],
+    pictures: Sequence[str],
+    *,
+    comparable: bool,
+) -> str:
+    """Write the results page: which data, the results, what they show, the report's beside them, details, and the pictures.
+
+    `comparable` says whether the data are the report's.
+    """
     images = len(next(iter(results.values())).correct)
     lines = [
         f"# Results on {data_title}",
         f"Data: **{data_title}**, {images:,} test images. Seeds: {seeds(results)}.",
         measured(results),
-        "Losses and validation accuracy are those of the last epoch; in brackets, the 95 % Wilson interval.",
+        "Losses and validation accuracy are those of the last epoch; in brackets, the 95% Wilson interval.",
         f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. {trial_settings(results)}",
         "## What batch norm and merging classes change",
         paired(results, groups),
@@ -132,35 +194,42 @@ def page(results: Mapping[str, Result], data_title: str, groups: Sequence[Sequen
         " merging them can only gain.",
         "One seed each: another seed moves every row, and some across any threshold of p. A p-value here is about these"
         " weights, not about the method.",
-        "## Beside the report",
+        BESIDE_REPORT,
         f"The report: {SOURCE}.",
-        *([] if comparable else [f"**The report's figures are for MNIST, these for {data_title}: they do not compare.**"]),
+        *([] if comparable else [f"**The report's numbers are for MNIST, these for {data_title}: they do not compare.**"]),
         beside_report(results, comparable),
+        DETAILS,
+        layers(results),
+        "Trainable + non-trainable values: batch norm's running means and variances are not trained. Max pooling comes"
+        " before ReLU, which is faster and gives the same.",
+        "## Most confused classes",
+        confused(results),
+        "## Figures",
+        *(f"![{Path(picture).stem}]({picture})" for picture in pictures),
     ]
     return "\n\n".join(map(wrapped, lines)) + "\n"
 
 
 def wrapped(text: str) -> str:
-    """A paragraph in lines that fit a terminal of 80 columns; a table or a title as it is."""
-    return text if text.startswith(("|", "#")) else textwrap.fill(text, 80, break_long_words=False, break_on_hyphens=False)
+    """Break a paragraph into lines that fit a terminal of 80 columns; return a table, a title or a picture as it is."""
+    as_it_is = text.startswith(("|", "#", "!["))
+    return text if as_it_is else textwrap.fill(text, 80, break_long_words=False, break_on_hyphens=False)
 
 
 def reports_models(results: Mapping[str, Result]) -> str:
     """Which variants are the report's models, by their names."""
-    names = [f"`{name}`" for name in variants(results) if name in REPORT]
+    names = [f"`{name}`" for name in comparison.variants(results) if name in REPORT]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return f"The report's models: {listed}." if names else "None of the variants is a model of the report."
 
 
 def trial_settings(results: Mapping[str, Result]) -> str:
     """In what the trial is another training than the variant with which it is compared."""
-    trial = results[TRIAL].record.hyperparameters
-    name = comparison.counterpart(trial, trial.classes, variants(results))
-    if name is None:
+    compared = comparison.trial(results)
+    if compared is None:
         return "No variant has as many classes."
-    changes = comparison.differences(variants(results)[name], trial)
-    others = [f"{key} {new} ({old})" for key, (old, new) in changes.items()]
-    what = f"other settings than `{name}`: {', '.join(others)}" if others else f"the settings of `{name}`"
+    name, changes = compared
+    what = f"other settings than `{name}`: {', '.join(changes)}" if changes else f"the settings of `{name}`"
     return f"Here it has {what}."
 
 

@@ -332,7 +332,7 @@ def _tags(record: TrainingRecord, colour: str | None) -> dict[str, str]:
         "mlflow.note.content": _note(record),
         "mlflow.runColor": colour,
         "mlflow.source.git.commit": _git("rev-parse", "HEAD"),
-        # Of the code: params.yaml is none.
+        # Whether the code differs from the commit. params.yaml is not code: its values are logged.
         "mlflow.source.git.dirty": "true" if _git("status", "--porcelain", "--", "src", "dvc.yaml") else "",
         "mlflow.source.name": "dvc.yaml",
         "mlflow.source.type": "PROJECT",
