@@ -24,7 +24,8 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet audit
 	@.venv/bin/python -m quartet results
 
-setup: ## Make .venv with the pinned packages and this project; give this repository a git identity if it has none
+# environment.py reads TORCH: make exports what its command line sets.
+setup: ## Make .venv with the pinned packages and this project (TORCH=default: PyTorch's default build); name git's author if none
 	@$(PYTHON) environment.py
 
 test: setup ## Set up, then ruff, mypy and pytest
@@ -61,8 +62,8 @@ portability: setup ## Compare the bytes of a short run here and under emulated p
 verify: setup ## Run what is committed on MNIST in a temporary clone, and compare each output with the published one
 	@.venv/bin/python -m quartet verify
 
-lock: setup ## Pin all packages again in requirements.txt (needs uv)
-	uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --group dev pyproject.toml \
+lock: setup ## Pin all packages again in requirements.txt
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --group dev pyproject.toml \
 	  | grep -v -E '^(cuda-|nvidia-|triton)' > requirements.txt.part # torch pins these itself, for its CUDA builds alone
 	mv requirements.txt.part requirements.txt
 

@@ -5,12 +5,16 @@ It uses Python's own library alone, since nothing else is installed yet. An envi
 
 import fcntl
 import hashlib
+import io
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -18,12 +22,34 @@ PYTHON = VENV / "bin" / "python"
 READY = VENV / "ready.json"  # what the environment was made for and from; empty until it works
 OLDEST = (3, 10)
 AUTHOR = {"user.name": "mnist-quartet", "user.email": "mnist-quartet@localhost"}
-# These settings of pip's and Python's would put packages elsewhere, or none anywhere.
-HARMFUL = ("PIP_DRY_RUN", "PIP_NO_DEPS", "PIP_PYTHON", "PIP_REQUIRE_VIRTUALENV", "PYTHONHOME", "PYTHONPATH")
+# These settings of pip's, uv's and Python's would put packages elsewhere, or none or others there.
+HARMFUL = (
+    *("PIP_DRY_RUN", "PIP_NO_DEPS", "PIP_PYTHON", "PIP_REQUIRE_VIRTUALENV", "PYTHONHOME", "PYTHONPATH"),
+    *("UV_EXCLUDE", "UV_LINK_MODE", "UV_OVERRIDE", "UV_RESOLUTION", "UV_WORKING_DIR"),
+)
 # A file of settings may say the same. Only the options of a command win against it.
 HERE = (f"--prefix={VENV}", "--root=/", "--target=")
-# In the environment alone, without what the user has elsewhere: packages that everything needs, and this project.
-TRIAL = "import sys, dvc, psutil, yaml, quartet; sys.exit(not dvc.__file__.startswith(sys.prefix))"
+# With a project at the root, uv reads no settings from the folders above this one.
+UV = ("pip", "install", "--quiet", "--color=never", "--project=/", f"--python={PYTHON}", "--resolution=highest")
+# No option of uv's wins against these in its file of settings.
+UV_ELSEWHERE = re.compile(r"(target|prefix|python-version|python-platform)[\"']?\s*=|-dependencies|symlink")
+# Where the user wants packages to come from: in the output of `pip config list`, and in uv's variables and files.
+PIP_INDEX = re.compile(
+    r"""^(global|install|:env:)\.(index-url|extra-index-url|no-index|find-links)=(['"]).+\3$""", re.MULTILINE
+)
+UV_INDEX = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_TORCH_BACKEND")
+UV_FILE_INDEX = re.compile(r"index|find-links|torch-backend")
+# PyTorch's own index of its builds without CUDA, how long it may take to answer, and a program that reads a page of it.
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+SECONDS = 3
+READ = (
+    "import sys, urllib.request as web; request = web.Request(sys.argv[1], headers={'User-Agent': 'mnist-quartet'});"
+    " sys.stdout.buffer.write(web.urlopen(request).read(1 << 24))"
+)
+# In the environment alone, without what the user has elsewhere.
+TRIAL = "import sys, {}; sys.exit(not dvc.__file__.startswith(sys.prefix))"
+PACKAGES = "dvc, psutil, yaml"  # everything needs these
+PROJECT = f"{PACKAGES}, quartet"
 
 
 class SetupError(Exception):
@@ -35,12 +61,27 @@ def say(message: str) -> None:
     print(f"setup: {message}", flush=True)
 
 
-def call(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+def call(*command: str, seconds: "float | None" = None, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run a command in the project's root, with these variables besides; return its status and what it printed."""
     kept = {name: value for name, value in os.environ.items() if name not in HARMFUL and not name.startswith("GIT_")}
     return subprocess.run(
-        command, cwd=ROOT, env={**kept, **variables}, capture_output=True, text=True, errors="replace", check=False
+        command,
+        cwd=ROOT,
+        env={**kept, **variables},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+        check=False,
     )
+
+
+def default_asked() -> bool:
+    """Tell whether TORCH=default asks for PyTorch's default build; refuse another value."""
+    value = os.environ.get("TORCH", "")
+    if value not in ("", "default"):
+        raise SetupError(f"TORCH: expected default, or nothing, found {value}")
+    return value == "default"
 
 
 def check_place() -> None:
@@ -89,15 +130,17 @@ def differences() -> "set[str]":
     try:
         found = json.loads(READY.read_bytes())
         different = {key for key, value in wanted().items() if found.get(key) != value}
+        if default_asked() and found.get("torch") == "cpu":
+            different.add("torch")
         return different if call(str(PYTHON), "-c", "").returncode == 0 else {*different, "Python"}
     except (OSError, ValueError, AttributeError):
         return {"Python"}
 
 
-def works() -> "tuple[bool, str]":
-    """Whether the packages can be imported from the environment, and the error if not."""
+def works(packages: str) -> "tuple[bool, str]":
+    """Tell whether these packages can be imported from the environment; return the error besides if not."""
     try:
-        done = call(str(PYTHON), "-I", "-c", TRIAL)
+        done = call(str(PYTHON), "-I", "-c", TRIAL.format(packages))
     except OSError as error:
         return False, str(error)
     return done.returncode == 0, (done.stderr.strip().splitlines() or ["they are imported from elsewhere"])[-1]
@@ -114,9 +157,93 @@ def install(*arguments: str) -> None:
         raise SetupError("pip failed:\n" + "\n".join(lines[-20:]))
 
 
-def make() -> None:
-    """Make the environment."""
-    say("installing the packages of requirements.txt into .venv (a minute or two)")
+def uv_settings() -> str:
+    """Read the files of settings that uv would read, without their comments."""
+    folders = [Path(os.environ.get("XDG_CONFIG_HOME") or os.environ.get("HOME", "") + "/.config"), Path("/etc")]
+    folders += map(Path, (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep))
+    if os.environ.get("UV_CONFIG_FILE"):
+        files = [ROOT / os.environ["UV_CONFIG_FILE"]]
+    elif os.environ.get("UV_NO_CONFIG", "").lower() in ("1", "on", "t", "true", "y", "yes"):
+        files = []
+    else:
+        files = [folder / "uv/uv.toml" for folder in folders]
+    text = ""
+    for file in files:
+        try:
+            text += file.read_text(encoding="utf-8", errors="replace") + "\n"
+        except OSError:
+            continue  # most are not there
+    return re.sub(r"#.*", "", text)
+
+
+def find_uv() -> "tuple[str, bool]":
+    """Return uv's path, or "" if there is none that would install here; and whether the user set an index for it."""
+    uv = shutil.which("uv") or ""
+    settings = uv_settings() if uv else ""
+    if not uv or UV_ELSEWHERE.search(settings):
+        return "", False
+    return uv, bool(any(map(os.environ.get, UV_INDEX)) or UV_FILE_INDEX.search(settings))
+
+
+def choose_installer() -> "tuple[str, bool]":
+    """Return uv's path, or "" for pip; and whether the user's settings say where packages come from: those win.
+
+    Uv does not read pip's settings: if only pip has some, pip installs.
+    """
+    uv, of_uv = find_uv()
+    of_pip = bool(PIP_INDEX.search(call(str(PYTHON), "-m", "pip", "config", "list").stdout))
+    return ("" if of_pip and not of_uv else uv), of_pip or of_uv
+
+
+def cpu_index_problem() -> str:
+    """Ask PyTorch's own index for its build without CUDA; return why that build cannot come from there, or ""."""
+    pinned = re.search(r"^torch==([^\s;]+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    version = pinned[1] if pinned else ""
+    try:
+        page = call(str(PYTHON), "-I", "-c", READ, f"{CPU_INDEX}/torch/", seconds=SECONDS)
+    except subprocess.TimeoutExpired:
+        page = None
+    if page is None or page.returncode:
+        return f"PyTorch's CPU index could not be read in {SECONDS} seconds"
+    python = "cp{}{}".format(*sys.version_info)
+    wheel = rf"torch-{re.escape(version)}\+cpu-{python}-{python}{sys.abiflags}-[\w.]*_{re.escape(platform.machine())}\.whl"
+    return "" if re.search(wheel, unquote(page.stdout)) else f"PyTorch's CPU index has no {version} for this Python"
+
+
+def choose_build(*, settled: bool) -> str:
+    """Say which build of PyTorch comes; return "cpu" if PyTorch's own index has to be named for it, else "default".
+
+    The user's settings may have settled where packages come from.
+    """
+    default = "the default build takes 4.7 GB on disk, with CUDA"
+    if platform.system() != "Linux":
+        say("PyTorch comes as its default build, which has no CUDA on this system")
+    elif settled:
+        say(f"PyTorch comes from where your settings say; {default}")
+    elif default_asked():
+        say(f"TORCH=default: {default}")
+    else:
+        problem = cpu_index_problem()
+        say(f"{problem}; {default}" if problem else f"PyTorch's CPU build comes from {CPU_INDEX}, a download of 190 MB")
+        return "default" if problem else "cpu"
+    return "default"
+
+
+def uv_problem(uv: str, *arguments: str) -> str:
+    """Install the packages with uv; return why they are not there, or ""."""
+    try:
+        done = call(uv, *UV, "-r", "requirements.txt", *arguments)
+    except OSError as problem:
+        return str(problem)
+    if done.returncode:
+        said = done.stderr.strip().split("\n\n")[0].splitlines()  # hints follow after an empty line
+        return said[-1].strip() if said else f"status {done.returncode}"
+    working, error = works(PACKAGES)
+    return "" if working else error
+
+
+def make_empty() -> None:
+    """Make the environment without packages, in the place of what is there."""
     VENV.mkdir(exist_ok=True)
     READY.write_text("", encoding="utf-8")
     for path in VENV.iterdir():
@@ -129,30 +256,60 @@ def make() -> None:
     done = call(python, "-m", "venv", str(VENV))
     if done.returncode:  # Debian's Python needs a package more, and says which
         raise SetupError(f"{python} -m venv failed:\n{(done.stdout + done.stderr).strip()}")
-    # --no-compile: Python compiles what is imported when it is; compiling all of it takes a minute.
-    install("--no-compile", "-r", "requirements.txt")
-    install_project()
 
 
-def install_project() -> None:
+def install_packages(uv: str, build: str) -> None:
+    """Install the packages of requirements.txt with uv if there is one and it can, else with pip."""
+    index = ("--extra-index-url", CPU_INDEX) if build == "cpu" else ()
+    say(f"installing the packages of requirements.txt with {'uv' if uv else 'pip (a minute or two)'}")
+    if uv:
+        # uv would look for a package in the first index alone that has it; pip takes the best of all.
+        problem = uv_problem(uv, *index, *(("--index-strategy", "unsafe-best-match") if index else ()))
+        if not problem:
+            return
+        say(f"uv failed ({shown(problem)}); installing with pip")
+        make_empty()  # pip would take what uv left for whole packages
+    try:
+        # --no-compile: Python compiles what is imported when it is; compiling all of it takes a minute.
+        install("--no-compile", "-r", "requirements.txt", *index)
+    except SetupError as error:
+        if index:
+            raise SetupError(f"{error}\n`make TORCH=default` leaves PyTorch's own index out") from error
+        raise
+
+
+def make() -> None:
+    """Make the environment."""
+    say("making .venv")
+    make_empty()
+    uv, settled = choose_installer()  # not the environment's own uv, which is gone by now
+    build = choose_build(settled=settled)
+    install_packages(uv, build)
+    install_project({"torch": build})
+
+
+def install_project(known: "dict[str, str]") -> None:
     """Install this project itself, and call the environment ready once an import from it has worked."""
     install("--no-deps", "--no-build-isolation", "--editable", ".")
-    working, error = works()
+    working, error = works(PROJECT)
     if not working:
         raise SetupError(f"the packages cannot be imported from .venv ({error}); `pip config list` shows pip's settings")
-    READY.write_text(json.dumps(wanted()), encoding="utf-8")
+    READY.write_text(json.dumps({**known, **wanted()}), encoding="utf-8")
 
 
 def prepare() -> None:
     """Make the environment unless there is one that works. One that is not from here is never changed."""
     if VENV.is_symlink():
-        working, error = works()
+        working, error = works(PROJECT)
         if not working:
             raise SetupError(f".venv is a link to an environment without these packages ({error}); remove the link")
     elif VENV.exists() and not READY.exists() and (not VENV.is_dir() or any(VENV.iterdir())):
         raise SetupError(".venv was not made by `make setup`; move it away")
     elif different := differences():
-        install_project() if different == {"pyproject.toml"} else make()
+        if different == {"pyproject.toml"}:
+            install_project(json.loads(READY.read_bytes()))
+        else:
+            make()
 
 
 def shown(message: str) -> str:
@@ -170,6 +327,7 @@ def main() -> None:
     if sys.version_info < OLDEST:
         found = ".".join(map(str, sys.version_info[:3]))
         raise SetupError(f"Python 3.10 or newer is needed, this is {found}; name another: make PYTHON=python3.12")
+    default_asked()
     check_place()
     with (ROOT / "requirements.txt").open("r+b") as lock:
         try:
@@ -178,10 +336,12 @@ def main() -> None:
             say("another process is making .venv here; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         prepare()
-    name_author()
+        name_author()
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what uv says may not be in the terminal's encoding
     try:
         main()
     except (SetupError, OSError) as error:

@@ -99,4 +99,6 @@ def test_without_a_class_of_variants_its_figures_are_gone(five):
     set_variants(five, lambda variants: variants.pop("four"))
     five.run("dvc", "repro")
     figures = {path.name for path in (five.root / "stages/plot/figures").iterdir()}
-    assert figures == {f"{kind}-{of}.png" for kind in ("accuracy", "confusion", "loss") for of in ("ten", "trial")}
+    assert figures == {
+        f"{kind}-{of}.png" for kind in ("accuracy", "confusion", "loss", "mistakes") for of in ("ten", "trial")
+    }
