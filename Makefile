@@ -14,7 +14,7 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 # If it were set, every start would compile MLflow and PyTorch again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test torture bench bench-peers bench-pipeline ui sync docs portability verify lock clean help
+.PHONY: all setup lint test torture bench bench-peers bench-pipeline ui sync docs portability verify lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet prepare
@@ -28,23 +28,25 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 setup: ## Make .venv with the pinned packages and this project (TORCH=default: PyTorch's default build); name git's author if none
 	@$(PYTHON) environment.py
 
-test: setup ## Set up, then ruff, mypy and pytest
+lint: setup ## Set up, then ruff and mypy
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+test: lint ## Set up, then ruff, mypy and pytest
 	.venv/bin/pytest -q -n $(CORES) --dist loadgroup
 
 torture: setup ## Kill the pipeline 50 times on the sample, then disturb it 50 times; nothing may be lost or false (20 minutes)
 	@PYTHONPATH="$$PYTHONPATH:tests" .venv/bin/python tests/torture.py --kills 50 --disturb 50
 
-bench: setup ## Measure speed and memory, write bench/results.md (other libraries too: make bench-peers first)
+bench: setup ## Measure speed and memory, write docs/benchmarks.md (other libraries too: make bench-peers first)
 	@.venv/bin/python bench/bench.py
 
 bench-peers: setup ## Make .venv-peers with the libraries that bench compares with
 	@$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r bench/peers-requirements.txt
 
-bench-pipeline: setup ## Measure make on MNIST and each stage's memory in a throw-away clone, write bench/pipeline.md (8 minutes)
+bench-pipeline: setup ## Measure make on MNIST and each stage's memory in throw-away clones, write docs/benchmarks.md (8 minutes)
 	@.venv/bin/python bench/pipeline.py
 
 ui: setup ## Serve MLflow's pages on the store that the pipeline writes to, and print their link

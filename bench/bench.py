@@ -1,7 +1,7 @@
 """`make bench`: what this project's speed and memory are on this machine, beside the targets and the usual ways.
 
-Prints a table, writes it to bench/results.md and, between its markers, into README.md. Every figure of ours is measured
-through what users run: `loop.fit`, `runs.live`, `dvc`. Times are medians of interleaved rounds.
+Prints a table and writes it to docs/benchmarks.md, between its markers. Every number of ours is measured through what users
+run: `loop.fit`, `runs.live`, `dvc`. Times are medians of interleaved rounds.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from quartet.training.record import Epoch, TrainingRecord
 from targets import PERCENT, RATIO, Row, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "bench" / "results.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 PEERS = ROOT / ".venv-peers"
 BATCH = 20
 CORES = os.cpu_count() or 1
@@ -339,10 +339,10 @@ def four_trainings(folder: Path) -> list[Row]:
     rows = [Row(what, median_ratio(ours, usually), 3, RATIO, detail, least=True)]
     what = "The same against the best of other libraries, both cores"
     if others:
-        figures = ", ".join(f"{name}: {spread(speeds)}" for name, speeds in others.items())
+        theirs = ", ".join(f"{name}: {spread(speeds)}" for name, speeds in others.items())
         best = max(others.values(), key=statistics.median)
         detail = (
-            f"{spread(ours)} images/s against {figures}; {median_ratio(free, best):.2f} × if ours, too, uses all that the"
+            f"{spread(ours)} images/s against {theirs}; {median_ratio(free, best):.2f} × if ours, too, uses all that the"
             f" processor has; {median_ratio(bare, best):.2f} × for the operations of ours alone;"
             f" {spent:.0f} s of the benchmark's time"
         )
@@ -595,11 +595,7 @@ def table(rows: Sequence[Row], title: str, seconds: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--readme", action="store_true", help="only put bench/results.md between README's markers")
-    if parser.parse_args().readme:
-        publish.quote("bench", RESULTS.read_text(encoding="utf-8"), ROOT / "README.md")
-        return
+    argparse.ArgumentParser(description=__doc__).parse_args()
     started = time.perf_counter()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as name:
@@ -618,10 +614,9 @@ def main() -> None:
         ):
             for row in part():
                 rows.append(row)
-                print("bench: {}: {} ({}: {}); {}".format(*row.cells()), flush=True)
+                print("bench: {}: {} ({}: {}); {}".format(*row.cells(), row.detail), flush=True)
     text = table(rows, title, time.perf_counter() - started)
-    RESULTS.write_text(text, encoding="utf-8")
-    publish.quote("bench", text, ROOT / "README.md")
+    publish.quote("bench", text, PAGE)
     print(f"\n{text}")
 
 

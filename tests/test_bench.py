@@ -47,7 +47,14 @@ def test_the_usual_loop_and_ours_have_the_same_loss(bn):
 )
 def test_a_figure_is_held_against_its_target(value, least, target, verdict):
     row = bench.Row("step", value, 1.5, bench.RATIO, "why", least)
-    assert row.cells() == ("step", f"{value} ×", target, verdict, "why")
+    assert row.cells() == ("step", f"{value} ×", target, verdict)
+
+
+def test_the_details_are_notes_below_the_table():
+    rows = [bench.Row(what, 1.0, 2.0, bench.RATIO, f"why {what}") for what in ("one", "two")]
+    table, notes = bench.markdown(rows).split("\n\n")
+    assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == ["one", "two"]
+    assert notes == "1. why one\n2. why two"
 
 
 @pytest.mark.computes

@@ -20,24 +20,24 @@ def machine() -> str:
     return outputs.in_words(outputs.machine(), ("torch", "dvc", "mlflow"))
 
 
-def replace_block(text: str, name: str, content: str) -> str:
-    """`text` with what stands between its markers of that name replaced; InputError where it has no such markers."""
+def replace_block(text: str, name: str, content: str, page: Path) -> str:
+    """Replace what is between the markers of that name in the text of a page; InputError if it has no such markers."""
     begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
     head, found, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
     if not (found and closed):
-        raise InputError(f"{README}: expected the markers {begin.strip()} and {end}; `git checkout {README}`")
+        raise InputError(f"{page}: expected the markers {begin.strip()} and {end}; `git checkout {page}`")
     return f"{head}{begin}{content.rstrip()}\n{closed}{tail}"
 
 
 def quote(name: str, content: str, page: Path = README) -> None:
-    """Replace what stands between a page's markers of that name."""
-    files.write_bytes(page, replace_block(page.read_text(encoding="utf-8"), name, content).encode())
+    """Replace what is between a page's markers of that name."""
+    files.write_bytes(page, replace_block(page.read_text(encoding="utf-8"), name, content, page).encode())
 
 
 def quoted(results: str) -> str:
-    """What README shows of the results page: all but its title and what follows the comparison with the report."""
-    return results.partition("\n\n")[2].partition(f"\n{headings.BESIDE_REPORT}\n")[0].replace("\n## ", "\n### ")
+    """Return what README shows of the results page: the table of results, with what explains it."""
+    return results.partition("\n\n")[2].partition(f"\n{headings.WHAT_CHANGES}\n")[0]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
         files.write_bytes(DOCS / picture.name, picture.read_bytes())
     page = results.replace(f"]({paths.FIGURES.name}/", "](")
     files.write_bytes(DOCS / "results.md", f"{page}\n{made_on}\n".encode())
-    quote("results", f"{quoted(results)}\n{made_on}")
+    quote("results", quoted(results))
     published = outputs.figures(outputs.read()) if outputs.FILE.exists() else set()
     for name in published - {picture.name for picture in pictures}:
         (DOCS / name).unlink(missing_ok=True)  # published before, of variants that are gone

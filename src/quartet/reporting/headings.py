@@ -1,4 +1,4 @@
 """Headings of the results page at which it is cut: a README shows what is before the first, a terminal up to the second."""
 
-BESIDE_REPORT = "## Beside the report"
+WHAT_CHANGES = "## What batch norm and merging classes change"
 DETAILS = "## Layers and parameters"

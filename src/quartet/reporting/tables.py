@@ -15,7 +15,7 @@ from quartet.evaluation import comparison
 from quartet.evaluation.comparison import Pair
 from quartet.evaluation.predictions import Result
 from quartet.evaluation.report import REPORT, SOURCE, UNREPORTED
-from quartet.reporting.headings import BESIDE_REPORT, DETAILS
+from quartet.reporting.headings import DETAILS, WHAT_CHANGES
 
 LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
 MOST = 3  # pairs of classes of each model
@@ -36,8 +36,7 @@ def measured(results: Mapping[str, Result]) -> str:
         rows.append(
             {
                 "model": name,
-                "train loss": f"{last.train_loss:.4f}",
-                "val loss": f"{last.val_loss:.4f}",
+                "train / val loss": f"{last.train_loss:.4f} / {last.val_loss:.4f}",
                 "val acc. %": f"{100 * last.val_accuracy:.2f}",
                 "test acc. % [95%]": f"{100 * result.metrics['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
             }
@@ -187,14 +186,14 @@ def page(
         measured(results),
         "Losses and validation accuracy are those of the last epoch; in brackets, the 95% Wilson interval.",
         f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. {trial_settings(results)}",
-        "## What batch norm and merging classes change",
+        WHAT_CHANGES,
         paired(results, groups),
         r"\*: answers of ten classes, merged into the groups. Gained: images that are right after and wrong before; lost:"
         " the other way round. p: exact McNemar test for these two trained models; none if the answers are the same and"
         " merging them can only gain.",
         "One seed each: another seed moves every row, and some across any threshold of p. A p-value here is about these"
         " weights, not about the method.",
-        BESIDE_REPORT,
+        "## Beside the report",
         f"The report: {SOURCE}.",
         *([] if comparable else [f"**The report's numbers are for MNIST, these for {data_title}: they do not compare.**"]),
         beside_report(results, comparable),
