@@ -6,16 +6,13 @@ import quartet  # noqa: F401 -- before NumPy and PyTorch: it sets the numeric co
 # isort: on
 import shutil
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from project import Project, clone
+from project import ROOT, Project, clone
 from quartet.base import numerics
 from quartet.data import splits
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # A shell that starts a command in the background lets it ignore Ctrl-C, and nohup the end of its terminal; what the tests
 # start would inherit that.

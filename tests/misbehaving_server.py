@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from project import ROOT
 from quartet.base import paths
 from quartet.data import download, sources
 
-ROOT = Path(__file__).resolve().parents[1]
 BOMB_SIZE = 64 << 20
 # What endless bodies end at all the same, so that a client that does not bound them fails a test and not the machine.
 ENDLESS_SIZE = 256 << 20

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+VARIANTS = ["ten", "ten-bn", "four", "four-bn"]
+TRAININGS = [*VARIANTS, "trial"]
+STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot"]
 
 
 class Project:
@@ -95,3 +103,118 @@ def clone(folder: Path) -> Project:
     project.run("git", "add", "-A")
     project.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "Start")
     return project
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(.+?)'", output)
+
+
+def lock(project) -> str:
+    return (project.root / "dvc.lock").read_text(encoding="utf-8")
+
+
+def runs(project, query: str = "", uri: str = "") -> list[dict]:
+    """What MLflow holds, by its own client."""
+    import mlflow
+
+    client = mlflow.MlflowClient(uri or f"sqlite:///{project.root}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("mnist-quartet").experiment_id], query)
+
+    def steps(run, key: str) -> list[int]:
+        return [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
+
+    return [
+        {
+            "id": run.info.run_id,
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "steps": {key: steps(run, key) for key in ("train_loss", "val_loss", "val_accuracy")},
+            "params": run.data.params,
+            "metrics": run.data.metrics,
+            "tags": run.data.tags,
+            "artifacts": [artifact.path for artifact in client.list_artifacts(run.info.run_id)],
+            "datasets": [(entry.dataset.name, entry.tags[0].value) for entry in run.inputs.dataset_inputs],
+            "models": [output.model_id for output in run.outputs.model_outputs] if run.outputs else [],
+        }
+        for run in found
+    ]
+
+
+SCORE = """
+import sys
+import mlflow
+from safetensors.torch import load_file
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pytorch.load_model(f"models:/{sys.argv[2]}")
+images = load_file("data/split/test.safetensors")["images"][:7]
+scores = model(images.unsqueeze(1).float() / 255)
+assert scores.shape == (7, 4) and ((scores > 0) & (scores < 1)).all(), scores
+info = mlflow.models.get_model_info(f"models:/{sys.argv[2]}")
+assert info.signature.inputs.inputs[0].shape == (-1, 1, 28, 28)
+print(scores.argmax(dim=1).tolist())
+"""
+
+
+def vega(page: str) -> list[dict]:
+    """The specifications of the plots on a page of DVC's."""
+    found = [json.JSONDecoder().raw_decode(page, match.end())[0] for match in re.finditer(r"var spec = ", page)]
+    assert len(found) == 4
+    return found
+
+
+def set_epochs(project: Project, epochs: int) -> None:
+    """Set the epochs of all trainings."""
+    path = project.root / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("epochs: 10", f"epochs: {epochs}"), encoding="utf-8")
+
+
+def train_once(project: Project, repro: tuple[str, ...]) -> tuple[Project, str, str]:
+    """Train as `repro` does; return the project, and its dvc.lock from before and from after."""
+    project.run("dvc", "repro", "preprocess")
+    before = lock(project)
+    project.run(*repro)
+    return project, before, lock(project)
+
+
+@contextlib.contextmanager
+def started(project: Project, *command: str, **env: str):
+    """A command that runs beside the test, in a process group of its own; none of it outlives the block."""
+    process = project.start(*command, **env)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def read_until(process, words: str) -> str:
+    """The output up to the first line that holds `words`."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return "".join(lines)
+    raise AssertionError(f"no '{words}' in:\n{''.join(lines)}")
+
+
+def trainings_of(process) -> list[psutil.Process]:
+    """The trainings that `dvc repro` runs: one, or none yet."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "src/train.py" in child.cmdline()]
+
+
+def training_of(process) -> psutil.Process:
+    (training,) = trainings_of(process)
+    return training
+
+
+class Bomb:
+    """Executed where a pickle of it is read."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)

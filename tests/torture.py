@@ -36,8 +36,7 @@ import mlflow
 import psutil
 import yaml
 
-from project import Project, clone
-from test_pipeline import runs
+from project import Project, clone, runs
 
 # A dvc that is killed in the instant in which it writes one of these files of its own leaves it cut short, and the next dvc
 # says so. What docs/reliability.md advises is done.

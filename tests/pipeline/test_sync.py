@@ -15,8 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from project import Project
-from test_pipeline import TRAININGS, runs
+from project import TRAININGS, Project, runs
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")

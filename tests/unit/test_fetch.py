@@ -5,17 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import fetch
+from project import ROOT
 from quartet.base import files, paths
 from quartet.data import idx, sample, sources
 
 pytest_plugins = ["misbehaving_server"]
 
-ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / (os.environ.get("QUARTET_MNIST") or "../shared/mnist")
 
 # The published shapes: http://yann.lecun.com/exdb/mnist/

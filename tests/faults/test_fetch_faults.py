@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 import fetch
+from project import ROOT
 from quartet.base import paths, process
 from quartet.base.errors import InputError, WorkError
 from quartet.data import download, idx, sources
 
 pytest_plugins = ["misbehaving_server"]
 
-ROOT = Path(__file__).resolve().parents[1]
 FIRST, SECOND, THIRD, FOURTH = sources.MNIST
 MEBIBYTE = 1 << 20
 

@@ -10,8 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from project import clone
-from test_pipeline import ran, runs, vega
+from project import clone, ran, runs, vega
 
 # One worker runs all that shares the project.
 pytestmark = pytest.mark.xdist_group("variants")

@@ -15,10 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from project import ROOT
+from project import ROOT, Bomb, runs
 from quartet.tracking import store
-from test_pipeline import runs
-from test_places import Bomb
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")

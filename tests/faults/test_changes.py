@@ -10,10 +10,8 @@ import time
 import pytest
 import yaml
 
-from project import Project, clone, replace
+from project import Project, clone, lock, read_until, replace, runs, set_epochs, started, train_once, training_of
 from quartet.base import files
-from test_kills import read_until, set_epochs, started, train_once, training_of
-from test_pipeline import lock, runs
 
 # One worker runs all that shares the project.
 pytestmark = pytest.mark.xdist_group("changes")

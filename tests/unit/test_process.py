@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from project import ROOT
 from quartet.base.process import Terminated, held
 
 PREAMBLE = "import sys, time\nfrom quartet.base import errors, process\n"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from conftest import ROOT
+from project import ROOT
 from quartet.base import files, numerics, paths
 from quartet.base.errors import InputError
 from quartet.commands import outputs, publish

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from project import ROOT
 from quartet.base import numerics
 
 # Each of these changes a training's result in plain PyTorch, on some processor.

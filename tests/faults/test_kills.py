@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import signal
 
 import mlflow
-import psutil
 import pytest
 
-from project import Project, clone
-from test_pipeline import lock, runs
+from project import clone, lock, read_until, runs, set_epochs, started, train_once, training_of, trainings_of
 
 # One worker runs all that shares the project.
 pytestmark = pytest.mark.xdist_group("kills")
 
 REPRO = ("dvc", "repro", "--single-item", "train@ten")
 EPOCHS = 30  # enough that a training met in its third is still far from its end when a busy machine comes to stop it
-
-
-def set_epochs(project: Project, epochs: int) -> None:
-    """Set the epochs of all trainings."""
-    path = project.root / "params.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("epochs: 10", f"epochs: {epochs}"), encoding="utf-8")
-
-
-def train_once(project: Project, repro: tuple[str, ...]) -> tuple[Project, str, str]:
-    """Train as `repro` does; return the project, and its dvc.lock from before and from after."""
-    project.run("dvc", "repro", "preprocess")
-    before = lock(project)
-    project.run(*repro)
-    return project, before, lock(project)
 
 
 @pytest.fixture(scope="module")
@@ -65,40 +48,6 @@ def the_run(project):
     """The one run in MLflow."""
     (run,) = runs(project)
     return run
-
-
-@contextlib.contextmanager
-def started(project: Project, *command: str, **env: str):
-    """A command that runs beside the test, in a process group of its own; none of it outlives the block."""
-    process = project.start(*command, **env)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-
-
-def read_until(process, words: str) -> str:
-    """The output up to the first line that holds `words`."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if words in line:
-            return "".join(lines)
-    raise AssertionError(f"no '{words}' in:\n{''.join(lines)}")
-
-
-def trainings_of(process) -> list[psutil.Process]:
-    """The trainings that `dvc repro` runs: one, or none yet."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "src/train.py" in child.cmdline()]
-
-
-def training_of(process) -> psutil.Process:
-    (training,) = trainings_of(process)
-    return training
 
 
 def checkpoints(project) -> list[str]:

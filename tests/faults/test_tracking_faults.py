@@ -29,7 +29,7 @@ from quartet.commands import sync
 from quartet.data import splits
 from quartet.tracking import attempts, runs, store
 from quartet.training import loop
-from test_tracking import HISTORY, KEYS, WEIGHTS, WHOLE, describe, found, steps
+from tracked import HISTORY, KEYS, SERVER, WEIGHTS, WHOLE, Companion, describe, found, steps
 
 TRAININGS = ("ten", params.TRIAL)
 OUTPUTS = ("history.csv", "model.safetensors", "provenance.json", "summary.json")
@@ -47,77 +47,6 @@ for statement in ("BEGIN EXCLUSIVE", "ROLLBACK"):
     connection.execute(statement)
     print(statement, flush=True)
 """
-
-# MLflow's own server in a child, so that it can be killed and is back at once: `start PORT FAULT PATH` and `kill`. The first
-# request whose path ends as PATH is done but not answered: at `die` the server is gone, at `lose` the connection is, and at
-# `drip` an answer begins that has no end.
-SERVER = """
-import os, signal, socket, sys, time
-from werkzeug.serving import make_server
-from mlflow.server import app
-
-def serve(port, fault, path):
-    met = []
-    def faulty(environ, start_response):
-        content = list(app(environ, start_response))
-        if fault != "none" and environ["PATH_INFO"].endswith(path) and not met:
-            met.append(path)
-            if fault == "die":
-                os._exit(1)
-            connection = environ["werkzeug.socket"]
-            if fault == "drip":
-                connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n")
-                while True:
-                    connection.sendall(b" ")
-                    time.sleep(0.3)
-            connection.shutdown(socket.SHUT_RDWR)
-        return content
-    server = make_server("127.0.0.1", port, faulty, threaded=True)
-    print(server.server_port, flush=True)
-    server.serve_forever()
-
-child = 0
-for line in sys.stdin:
-    command, *arguments = line.split()
-    if command == "start":
-        child = os.fork()
-        if not child:
-            serve(int(arguments[0]), *arguments[1:])
-    else:
-        if child:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        child = 0
-        print("killed", flush=True)
-os.killpg(0, signal.SIGKILL)
-"""
-
-
-class Companion:
-    """Another process that does one thing a line and says when it is done."""
-
-    def __init__(self, code: str, *arguments: str, **env: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
-            env=os.environ | env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-
-    def tell(self, line: str = "") -> str:
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer, "the other process has ended"
-        return answer.strip()
-
-    def end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT
-from project import replace, start_dvc
+from project import ROOT, replace, start_dvc
 from quartet.base import files, paths
 from quartet.base.errors import WorkError
 from quartet.commands import audit, prepare

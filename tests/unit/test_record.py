@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from project import ROOT
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError
 from quartet.base.params import Hyperparameters

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT
-from project import replace, start_dvc
+from project import ROOT, replace, start_dvc
 from quartet.base import params, stage
 from quartet.base.errors import InputError, WorkError
 from quartet.base.stage import Tracked

@@ -5,11 +5,10 @@ import shutil
 import pytest
 
 import evaluate
-from project import Project
+from project import TRAININGS, Project, runs
 from quartet.base import files, numerics, paths
 from quartet.base.errors import InputError
 from quartet.data import splits
-from test_pipeline import TRAININGS, runs
 
 
 def test_a_damaged_test_set_is_refused_before_any_model_is_read(workspace, tiny):

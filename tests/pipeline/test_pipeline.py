@@ -9,26 +9,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import mlflow
 import pytest
 import yaml
 
+from project import SCORE, STAGES, TRAININGS, VARIANTS, lock, ran, runs, vega
 from quartet.base import params
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
-
-VARIANTS = ["ten", "ten-bn", "four", "four-bn"]
-TRAININGS = [*VARIANTS, "trial"]
-STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot"]
-
-
-def ran(output: str) -> list[str]:
-    return re.findall(r"Running stage '(.+?)'", output)
-
-
-def lock(project) -> str:
-    return (project.root / "dvc.lock").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -163,31 +151,6 @@ def test_touching_what_trains_nothing_trains_nothing(experiment, what) -> None:
     assert would_run
 
 
-def runs(project, query: str = "", uri: str = "") -> list[dict]:
-    """What MLflow holds, by its own client."""
-    client = mlflow.MlflowClient(uri or f"sqlite:///{project.root}/mlflow.db")
-    found = client.search_runs([client.get_experiment_by_name("mnist-quartet").experiment_id], query)
-
-    def steps(run, key: str) -> list[int]:
-        return [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
-
-    return [
-        {
-            "id": run.info.run_id,
-            "name": run.info.run_name,
-            "status": run.info.status,
-            "steps": {key: steps(run, key) for key in ("train_loss", "val_loss", "val_accuracy")},
-            "params": run.data.params,
-            "metrics": run.data.metrics,
-            "tags": run.data.tags,
-            "artifacts": [artifact.path for artifact in client.list_artifacts(run.info.run_id)],
-            "datasets": [(entry.dataset.name, entry.tags[0].value) for entry in run.inputs.dataset_inputs],
-            "models": [output.model_id for output in run.outputs.model_outputs] if run.outputs else [],
-        }
-        for run in found
-    ]
-
-
 def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
     found = {
         run["name"]: run
@@ -216,21 +179,6 @@ def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
     assert "mlflow.runColor" not in found["trial"]["tags"]
 
 
-SCORE = """
-import sys
-import mlflow
-from safetensors.torch import load_file
-mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pytorch.load_model(f"models:/{sys.argv[2]}")
-images = load_file("data/split/test.safetensors")["images"][:7]
-scores = model(images.unsqueeze(1).float() / 255)
-assert scores.shape == (7, 4) and ((scores > 0) & (scores < 1)).all(), scores
-info = mlflow.models.get_model_info(f"models:/{sys.argv[2]}")
-assert info.signature.inputs.inputs[0].shape == (-1, 1, 28, 28)
-print(scores.argmax(dim=1).tolist())
-"""
-
-
 def test_the_logged_model_loads_without_pickle_and_agrees_with_evaluate(finished) -> None:
     run = next(run for run in runs(finished) if run["name"] == "four-bn")
     done = finished.run(
@@ -246,13 +194,6 @@ def test_the_logged_model_loads_without_pickle_and_agrees_with_evaluate(finished
     with Path(finished.root / "stages/evaluate/predictions.csv").open(encoding="utf-8") as file:
         predicted = [int(row["prediction"]) for row in csv.DictReader(file) if row["training"] == "four-bn"][:7]
     assert json.loads(done.stdout.splitlines()[-1]) == predicted
-
-
-def vega(page: str) -> list[dict]:
-    """The specifications of the plots on a page of DVC's."""
-    found = [json.JSONDecoder().raw_decode(page, match.end())[0] for match in re.finditer(r"var spec = ", page)]
-    assert len(found) == 4
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from project import Project
+from project import SCORE, TRAININGS, Bomb, Project, lock, runs
 from quartet.base import files
-from test_pipeline import SCORE, TRAININGS, lock, runs
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
@@ -161,16 +160,6 @@ def test_a_damaged_object_in_dvcs_cache_is_not_trained_on(moved):
     assert hashlib.md5(stored.read_bytes()).hexdigest() == digest
     moved.run("dvc", "repro")
     assert lock(moved) == before
-
-
-class Bomb:
-    """Executed where a pickle of it is read."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.target),)
 
 
 def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):

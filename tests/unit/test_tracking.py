@@ -14,28 +14,10 @@ from pathlib import Path
 import pytest
 
 from project import ROOT
-from quartet.base import errors, params, process
+from quartet.base import errors, process
 from quartet.tracking import attempts, runs, store
 from quartet.training.record import Epoch, TrainingRecord
-
-HISTORY = [Epoch(number, 1 / number, 2 / number, 1 - 1 / (1 + number)) for number in range(1, 5)]
-WEIGHTS = "a" * 64
-WHOLE = runs.Outcome(HISTORY, WEIGHTS)
-KEYS = ("train_loss", "val_loss", "val_accuracy")
-
-
-def describe(code: str, data: str = "a") -> TrainingRecord:
-    """A training by code of that name on data of that name."""
-    return TrainingRecord(
-        name="ten",
-        hyperparameters=params.Hyperparameters(
-            classes=10, bn=False, epochs=4, batch_size=20, lr=0.001, schedule="constant", augment=False, seed=0
-        ),
-        groups=tuple((digit,) for digit in range(10)),
-        data="sample",
-        splits={"train": f"{data}: train", "validation": f"{data}: validation"},
-        code=code,
-    )
+from tracked import HISTORY, KEYS, WEIGHTS, WHOLE, describe, found, log_all, steps
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +30,6 @@ def own_store(tmp_path_factory):
         yield root
 
 
-def log_all(log, outcome: runs.Outcome = WHOLE) -> None:
-    """Log as a training does: after each epoch the history so far, and the weights once there are any."""
-    for epoch in outcome.epochs:
-        log(runs.Outcome(outcome.epochs[: epoch.epoch]))
-    log(outcome)
-
-
 def train(code: str, outcome: runs.Outcome = WHOLE) -> None:
     with runs.live(describe(code), None) as log:
         log_all(log, outcome)
@@ -62,11 +37,6 @@ def train(code: str, outcome: runs.Outcome = WHOLE) -> None:
 
 def complete(code: str, colour: str | None = None, outcome: runs.Outcome = WHOLE) -> None:
     runs.complete(describe(code), colour, outcome)
-
-
-def found(code: str, data: str = "a") -> list:
-    """The runs of a training in the store in use, whatever it came to, the oldest first."""
-    return runs._find(store.client(), describe(code, data), runs.Outcome())
 
 
 def all_of(code: str) -> list[dict]:
@@ -83,10 +53,6 @@ def all_of(code: str) -> list[dict]:
         }
         for run in found(code)
     ]
-
-
-def steps(run, key: str = "train_loss") -> list[int]:
-    return [metric.step for metric in store.client().get_metric_history(run.info.run_id, key)]
 
 
 def test_the_store_is_the_roots_own_unless_another_is_named(tmp_path, monkeypatch):
@@ -169,9 +135,8 @@ def test_completing_adds_only_what_is_missing_and_drops_a_double(own_store):
 
 SCRIPT = """
 import sys, time
-sys.path[:0] = [{tests!r}]
 from quartet.tracking import runs, store
-from test_tracking import describe, log_all
+from tracked import describe, log_all
 store.client()
 print("imported", flush=True)
 sys.stdin.readline()
@@ -185,11 +150,10 @@ with runs.live(describe(sys.argv[1], sys.argv[2]), None) as log:
 @contextlib.contextmanager
 def trainings(folder, data, *codes):
     """Processes that each log a training, all started at the same moment, and have logged it when the block begins."""
-    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": "ignore"}
-    script = SCRIPT.format(tests=str(ROOT / "tests"))
+    env = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", script, code, data],
+            [sys.executable, "-c", SCRIPT, code, data],
             cwd=folder,
             env=env,
             stdin=subprocess.PIPE,

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from project import clone
-from test_tracking_faults import SERVER, Companion
+from tracked import SERVER, Companion
 
 # New ones each time, so that they stand in no file of the project.
 PASSWORD, SIGNATURE, KEY = (f"{uuid.uuid4().hex[:8]}/{uuid.uuid4().hex[:8]}" for _ in range(3))
@@ -40,13 +40,12 @@ def runs(port: int) -> list[dict]:
         return json.load(answer)["runs"]
 
 
-def test_a_secret_that_is_kept_would_be_found(tmp_path):
-    (tmp_path / "kept").write_text(f"x{PASSWORD}x", encoding="utf-8")
-    assert list(holding(tmp_path)) == [str(tmp_path / "kept")]
-
-
 def test_no_secret_is_printed_written_tracked_or_cached(tmp_path):
     """A store with a password, an experiment in a copy, an address of MNIST with a signature, and a store that is down."""
+    found = tmp_path / "found"
+    found.write_text(f"x{PASSWORD}x", encoding="utf-8")
+    assert list(holding(tmp_path)) == [str(found)]
+    found.unlink()
     project = clone(tmp_path)
     params = project.root / "params.yaml"
     text = params.read_text(encoding="utf-8").replace("epochs: 10", "epochs: 1")

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from conftest import ROOT
+from project import ROOT
 from quartet.base import files, params, paths
 from quartet.commands import outputs
 from quartet.commands.verify import surroundings

@@ -10,7 +10,7 @@ import bench
 import double
 import pipeline
 import usual
-from conftest import ROOT
+from project import ROOT
 from quartet.base.params import Hyperparameters
 from quartet.training import determinism, loop
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from conftest import ROOT
+from project import ROOT
 from quartet.commands import repro
 from quartet.commands.repro import Step
 

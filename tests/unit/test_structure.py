@@ -12,7 +12,7 @@ from importlib import import_module
 import pytest
 import yaml
 
-from conftest import ROOT
+from project import ROOT
 from quartet.base import files, params, paths
 from quartet.base.params import Hyperparameters
 from quartet.commands import cli
@@ -43,24 +43,9 @@ FLOORS = (
     {"commands"},
 )
 
-# What no single module answers for.
-SYSTEM_TESTS = {
-    "bench",
-    "changes",
-    "environment",
-    "fetch_faults",
-    "kills",
-    "mnist",
-    "params_faults",
-    "pipeline",
-    "places",
-    "reliability",
-    "secrets",
-    "serving",
-    "structure",
-    "tracking_faults",
-    "variants",
-}
+# What no module of src/ answers for.
+OTHER_UNITS = {"bench", "reliability", "structure"}
+TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 
 
 def file_of(module):
@@ -427,10 +412,16 @@ def test_a_stage_script_fits_on_one_screen():
     assert {name: length for name, length in lengths.items() if length > 60} == {}
 
 
-def test_a_test_file_is_named_after_its_module_or_package():
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+def test_a_unit_test_file_is_named_after_its_module_or_package():
+    tested = {path.stem.removeprefix("test_") for path in TEST_FILES if path.parent.name == "unit"}
     known = {part for module in MODULES for part in module.split(".")} | set(SCRIPTS)
-    assert tested - known <= SYSTEM_TESTS
+    assert tested - known == OTHER_UNITS
+
+
+def test_a_test_file_has_a_folder_and_a_name_of_its_own():
+    """The name is enough to find it."""
+    assert {path.parent.relative_to(ROOT / "tests").as_posix() for path in TEST_FILES} == {"unit", "faults", "pipeline"}
+    assert len({path.name for path in TEST_FILES}) == len(TEST_FILES)
 
 
 def test_every_command_is_a_module():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from project import ROOT
 from quartet.base import numerics, params
 from quartet.base.errors import WorkError
 from quartet.commands import portability

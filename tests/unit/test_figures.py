@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT
+from project import ROOT
 from quartet.reporting import figures
 from quartet.training.record import Epoch
 
@@ -96,9 +96,10 @@ def test_nothing_of_the_users_own_configuration_is_drawn(tmp_path):
         {"MATPLOTLIBRC": str(users), "MPLBACKEND": "nonsense", "LC_ALL": "C", "TZ": "Asia/Tokyo"},
         {"MATPLOTLIBRC": str(damaged)},
     ]
+    searched = os.pathsep.join(str(ROOT / folder) for folder in ("src", "tests", "tests/unit"))
     found = []
     for changes in surroundings:
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}", **changes}
+        environment = {**os.environ, "PYTHONPATH": searched, **changes}
         done = subprocess.run(
             [sys.executable, "-c", DRAW], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
