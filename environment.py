@@ -33,7 +33,7 @@ HERE = (f"--prefix={VENV}", "--root=/", "--target=")
 UV = ("pip", "install", "--quiet", "--color=never", "--project=/", f"--python={PYTHON}", "--resolution=highest")
 # No option of uv's wins against these in its file of settings.
 UV_ELSEWHERE = re.compile(r"(target|prefix|python-version|python-platform)[\"']?\s*=|-dependencies|symlink")
-# Where the user wants packages to come from: in the output of `pip config list`, and in uv's variables and files.
+# The sources of packages that the user has set: in the output of `pip config list`, and in uv's variables and files.
 PIP_INDEX = re.compile(
     r"""^(global|install|:env:)\.(index-url|extra-index-url|no-index|find-links)=(['"]).+\3$""", re.MULTILINE
 )
@@ -118,7 +118,7 @@ def name_author() -> None:
 
 
 def wanted() -> "dict[str, str]":
-    """What the environment is for and from: another place or other packages need another one."""
+    """Describe what the environment is for and made from: another place or other packages need another one."""
     digests = {
         name: hashlib.sha256((ROOT / name).read_bytes()).hexdigest() for name in ("requirements.txt", "pyproject.toml")
     }
@@ -126,7 +126,7 @@ def wanted() -> "dict[str, str]":
 
 
 def differences() -> "set[str]":
-    """What the environment is not that it should be, of what `wanted` names and its Python: empty if it is ready."""
+    """Return what is different from `wanted`, with `Python` if that does not run; empty if the environment is ready."""
     try:
         found = json.loads(READY.read_bytes())
         different = {key for key, value in wanted().items() if found.get(key) != value}
@@ -186,7 +186,7 @@ def find_uv() -> "tuple[str, bool]":
 
 
 def choose_installer() -> "tuple[str, bool]":
-    """Return uv's path, or "" for pip; and whether the user's settings say where packages come from: those win.
+    """Return uv's path, or "" for pip; and whether the user has set sources of packages: those win.
 
     Uv does not read pip's settings: if only pip has some, pip installs.
     """
@@ -213,7 +213,7 @@ def cpu_index_problem() -> str:
 def choose_build(*, settled: bool) -> str:
     """Say which build of PyTorch comes; return "cpu" if PyTorch's own index has to be named for it, else "default".
 
-    The user's settings may have settled where packages come from.
+    `settled` tells that the user has set sources of packages.
     """
     default = "the default build takes 4.7 GB on disk, with CUDA"
     if platform.system() != "Linux":
@@ -313,7 +313,7 @@ def prepare() -> None:
 
 
 def shown(message: str) -> str:
-    """A message whose parts from outside are safe to print; an older Python cannot read what does that."""
+    """Make a message's parts from outside safe to print; an older Python cannot read the module that does that."""
     if sys.version_info < OLDEST:
         return message
     sys.path.insert(0, str(ROOT / "src"))

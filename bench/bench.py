@@ -62,7 +62,7 @@ FORMS = {"without batch norm": False, "with batch norm": True}  # of the report'
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
-    """The median and the quartiles."""
+    """Return the median and the quartiles."""
     low, middle, high = (
         f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in np.percentile(values, [25, 50, 75])
     )
@@ -70,12 +70,12 @@ def spread(values: Sequence[float], unit: str = "") -> str:
 
 
 def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
-    """The median over the rounds, each value beside what was measured next to it."""
+    """Return the median over the rounds, each value beside what was measured next to it."""
     return statistics.median(value / other for value, other in zip(values, others, strict=True))
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's value from a process of its own, whose threads and memory are nobody else's."""
+    """Return the function's value from a process of its own, whose threads and memory are nobody else's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -93,7 +93,7 @@ def unrestricted() -> Iterator[None]:
 
 
 def side_by_side(function: Callable[..., Any], arguments: Iterable[Sequence[Any]]) -> list[Any]:
-    """The function's value for each row of arguments, each in a process of its own, as many at once as there are cores."""
+    """Return the function's value for each row of arguments, each in its own process, as many at once as there are cores."""
     with ThreadPoolExecutor(CORES) as pool:
         return list(pool.map(lambda row: apart(function, *row), arguments))
 
@@ -132,7 +132,7 @@ def examples(folder: Path, name: str, count: int | None = None, classes: int = 1
 
 
 def hyperparameters(**changes: Any) -> params.Hyperparameters:
-    """The report's hyperparameters for one epoch, or what the changes make of them."""
+    """Return the report's hyperparameters for one epoch, or what the changes make of them."""
     known = params.load(ROOT / paths.PARAMS).report.model_dump()
     return params.Hyperparameters(**{**known, "epochs": 1, **changes})
 
@@ -147,7 +147,7 @@ def environment(source: Path, **more: str) -> dict[str, str]:
 
 
 def kernels(bn: bool) -> Callable[[], None]:
-    """A call runs each convolution forward and backward on random values; with `bn`, each batch norm as well."""
+    """Return a function that runs each convolution forward and backward on random values; with `bn`, each batch norm too."""
     layers = []
     for inputs, filters, kernel, stride, side in ((1, 16, 7, 1, 28), (16, 8, 5, 1, 14), (8, 4, 3, 2, 7)):
         images = torch.rand(BATCH, inputs, side, side).to(memory_format=torch.channels_last)
@@ -174,7 +174,7 @@ def kernels(bn: bool) -> Callable[[], None]:
 
 
 def operations(bn: bool) -> Callable[[], None]:
-    """A call runs all that PyTorch computes in a step, without autograd and Python's loop; the weights stay as they are."""
+    """Return a function that computes a step as PyTorch does, without autograd and Python's loop; weights do not change."""
     network = build(10, bn).train()
     adam = Adam(network.parameters())
     batch, labels = torch.randint(256, (BATCH, 28, 28), dtype=torch.uint8), torch.arange(BATCH) % 10
@@ -220,7 +220,7 @@ def step_times(folder: Path, bn: bool) -> tuple[list[float], ...]:
 
 
 def one_training(folder: Path) -> list[Row]:
-    """Each from three processes at different times: a single one may be a tenth slower than the next."""
+    """Measure each in three processes at different times: a single one may be a tenth slower than the next."""
     rows = []
     rounds = [{form: apart(step_times, folder, bn) for form, bn in FORMS.items()} for _ in range(3)]
     for form, bn in FORMS.items():
@@ -241,7 +241,7 @@ all_ready: Barrier  # in a process of `at_once`: what it waits at before its clo
 
 
 def at_once(function: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
-    """The function's value for each of the arguments, each in a process of its own, which wait for each other before it."""
+    """Return the function's value for each of the arguments, each in its own process; they wait for each other first."""
     context = get_context("spawn")
     barrier = context.Barrier(len(arguments))
     with ProcessPoolExecutor(len(arguments), context, initializer=share, initargs=(barrier,)) as pool:
@@ -249,13 +249,13 @@ def at_once(function: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]
 
 
 def share(barrier: Barrier) -> None:
-    """Keep the barrier in a process of `at_once`; it can be handed over only where the process starts."""
+    """Keep the barrier in a process of `at_once`; it can be passed only when the process starts."""
     global all_ready  # noqa: PLW0603 -- a worker of a pool has no other place
     all_ready = barrier
 
 
 def train_seconds(folder: Path, count: int, classes: int) -> float:
-    """Seconds of training a network of so many classes with batch norm, then one without."""
+    """Return seconds of training a network of so many classes with batch norm, then one without."""
     recipes = [hyperparameters(classes=classes, bn=bn) for bn in (True, False)]
     sets = [(recipe, examples(folder, "pool", count, recipe.classes)) for recipe in recipes]
     recipe, train = sets[0]
@@ -269,7 +269,7 @@ def train_seconds(folder: Path, count: int, classes: int) -> float:
 
 
 def operation_seconds(steps: int) -> float:
-    """Seconds of so many steps' bare operations without batch norm, and as many with it, on one thread."""
+    """Return seconds of so many steps' bare operations without batch norm, and as many with it, on one thread."""
     both = [operations(bn) for bn in (False, True)]
     determinism.keep_freed_memory()
     with determinism.deterministic():
@@ -284,18 +284,18 @@ def operation_seconds(steps: int) -> float:
 
 
 def ours_and_bare(folder: Path, count: int, classes: int) -> tuple[float, float]:
-    """Seconds of training both networks of so many classes, and of the bare operations of as many steps."""
+    """Return seconds of training both networks of so many classes, and of the bare operations of as many steps."""
     return train_seconds(folder, count, classes), operation_seconds(count // BATCH)
 
 
 def four_ours(folder: Path, count: int) -> tuple[float, float]:
-    """Images a second of the report's four networks, two processes at a time: of `fit`, and of its bare operations."""
+    """Return images a second of the report's four networks, two processes at once: of `fit`, and of its bare operations."""
     trained, bare = zip(*at_once(partial(ours_and_bare, folder, count), (10, 4)), strict=True)
     return 4 * count / max(trained), 4 * count / max(bare)
 
 
 def four_usual(folder: Path, count: int) -> tuple[float, float]:
-    """Images a second of the usual loop on the same four networks, one after another: on one thread, and on two."""
+    """Return images a second of the usual loop on the same four networks, one after another: on one thread, and on two."""
     usual.train(usual.Images(*examples(folder, "pool", 400)), 10, False, 0)  # warm
     sets = [(usual.Images(*examples(folder, "pool", count, classes)), classes) for classes in (10, 4)]
 
@@ -353,7 +353,7 @@ def four_trainings(folder: Path) -> list[Row]:
 
 
 def peers(folder: Path) -> dict[str, float]:
-    """Images a second of each library that .venv-peers has, by its name and version."""
+    """Return images a second of each library that .venv-peers has, by its name and version."""
     python = PEERS / "bin" / "python"
     found: dict[str, float] = {}
     for name in ("lightning", "flax", "keras-jax", "keras-torch") if python.exists() else ():
@@ -379,7 +379,7 @@ def correct_roots() -> Iterator[None]:
 
 
 def losses(folder: Path, bn: bool) -> tuple[float, ...]:
-    """The mean loss of 500 steps of `fit`, and of the usual loop: with our layout and roots, as it is, and in float64."""
+    """Return the mean loss of 500 steps of `fit` and of the usual loop: with our layout and roots, as it is, in float64."""
     recipe, steps = hyperparameters(bn=bn), 500
     train = examples(folder, "pool", steps * BATCH)
     with mock.patch.object(loop, "rounded", float):
@@ -415,7 +415,7 @@ def same_loss(folder: Path) -> list[Row]:
 
 
 def mlflow_seconds() -> tuple[float, float]:
-    """What a training of ten epochs spends in MLflow, its import included; what a second in the same process does."""
+    """Return what a training of ten epochs spends in MLflow, its import included; what a second in the same process does."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
@@ -441,7 +441,7 @@ def tracking_share(epoch_seconds: float) -> list[Row]:
     first, again = zip(*side_by_side(mlflow_seconds, [()] * 6), strict=True)
     whole = params.load(ROOT / paths.PARAMS).report.epochs * epoch_seconds + statistics.median(first)
     share = 100 * statistics.median(first) / whole
-    detail = f"{spread(first, ' s')} of {whole:.0f} s; {spread(again, ' s')} where it is imported already"
+    detail = f"{spread(first, ' s')} of {whole:.0f} s; {spread(again, ' s')} if it is imported already"
     return [Row("MLflow's part of a training without batch norm", share, 2, PERCENT, detail)]
 
 
@@ -460,7 +460,7 @@ def cost(folder: Path, count: int, epochs: int) -> tuple[float, float]:
 
 
 def memory(folder: Path) -> tuple[list[Row], float]:
-    """The rows, and the seconds of an epoch of 54,000 images and its validation; a training on each core at once."""
+    """Return the rows, and the seconds of an epoch of 54,000 images and its validation; a training on each core at once."""
     # In this order two cores end at the same time.
     jobs = [(60_000, 1), (40_000, 1), (10_000, 3), (20_000, 1), (10_000, 1)]
     rounds = [side_by_side(cost, [(folder, *job) for job in jobs]) for _ in range(2)]
@@ -487,7 +487,7 @@ def memory(folder: Path) -> tuple[list[Row], float]:
 
 
 def fast_training(folder: Path) -> tuple[float, float, float]:
-    """Seconds of training, validation accuracy and test accuracy of the recipe FAST."""
+    """Return seconds of training, validation accuracy and test accuracy of the recipe FAST."""
     pool, settings = examples(folder, "pool"), params.load(ROOT / paths.PARAMS)
     kept, held_out = splits.split_indices(len(pool.images), settings.data.validation_fraction, settings.data.seed)
     train, validation = (loop.Examples(*(part[torch.from_numpy(places)] for part in pool)) for places in (kept, held_out))
@@ -525,7 +525,7 @@ def commit(folder: Path) -> None:
 
 
 def without_code(pipeline: dict[str, Any]) -> dict[str, Any]:
-    """A dvc.yaml's stages, outputs and parameters, with commands that only make the outputs and no code to depend on."""
+    """Return a dvc.yaml's stages, outputs and parameters, with commands that only make the outputs, and no code."""
     stages = {}
     for name, stage in pipeline["stages"].items():
         body = dict(stage.get("do", stage))
@@ -539,7 +539,7 @@ def without_code(pipeline: dict[str, Any]) -> dict[str, Any]:
 
 
 def pipeline() -> list[Row]:
-    """The pipeline on the sample, in a throw-away clone of what is committed."""
+    """Measure the pipeline on the sample, in a throw-away clone of what is committed."""
     with tempfile.TemporaryDirectory() as folder:
         project, plain = Path(folder, "project"), Path(folder, "plain")
         subprocess.run(["git", "clone", "-q", ROOT, project], check=True)

@@ -28,7 +28,7 @@ CORES = os.cpu_count() or 1
 
 
 def peak_megabytes(stage: str, project: Path, variables: dict[str, str]) -> float:
-    """The peak memory of a stage's process."""
+    """Return the peak memory of a stage's process."""
     command = [sys.executable, f"src/{stage}.py"]
     with subprocess.Popen(command, cwd=project, env=variables, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
@@ -39,7 +39,7 @@ def peak_megabytes(stage: str, project: Path, variables: dict[str, str]) -> floa
 
 
 def shortest(spans: Sequence[float], cores: int) -> float:
-    """The time in which so many cores can do pieces of work of these times, none of which can be divided."""
+    """Return the time in which so many cores can do pieces of work of these times, none of which can be divided."""
     found = {(0.0,) * cores}  # what each core has, in every way to divide the work so far
     for span in spans:
         found = {

@@ -27,7 +27,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def network(classes: int, bn: bool) -> nn.Sequential:
-    """The report's network, layer by layer as the report lists it."""
+    """Build the report's network, layer by layer as the report lists it."""
 
     def normalised(filters: int) -> list[nn.Module]:
         return [nn.BatchNorm2d(filters)] if bn else []
@@ -58,7 +58,7 @@ def train(
     order: Sequence[int] | None = None,
     **form: Any,
 ) -> Tensor:
-    """One epoch in batches of 20, in random order or in the one given; returns the loss of each step.
+    """Train one epoch in batches of 20, in random order or in the one given; return the loss of each step.
 
     `form` is what `to` takes, for images of another `memory_format`, or for all in another `dtype`.
     """

@@ -415,7 +415,7 @@ def test_a_folder_in_the_way_of_an_output_is_named(name, source, fetching):
     (paths.RAW / name).mkdir(parents=True)
     (paths.RAW / name / name).write_bytes(b"mine")
     fetching.source(source)
-    with pytest.raises(InputError, match=re.escape(f"data/raw/{name}: a folder is where a file is to be written")):
+    with pytest.raises(InputError, match=re.escape(f"data/raw/{name}: a folder is in the place of a file")):
         fetch.main()
     assert everything(paths.RAW) == {f"{name}/{name}": b"mine"}
 

@@ -83,9 +83,7 @@ def test_the_results_are_published_with_every_figure(project):
     ]
     made_on = f"Made by `make docs` on {publish.machine()}."
     assert page.endswith(f"{made_on}\n")
-    assert publish.README.read_text(encoding="utf-8") == (
-        "<!-- results:begin -->\nmeasured\n<!-- results:end -->\n"
-    )
+    assert publish.README.read_text(encoding="utf-8") == ("<!-- results:begin -->\nmeasured\n<!-- results:end -->\n")
 
 
 def test_a_figure_that_is_gone_is_removed_and_no_other(project):

@@ -1,4 +1,4 @@
-"""docs/reliability.md, held against the tests that it names."""
+"""Compare docs/reliability.md with the tests that it names."""
 
 from __future__ import annotations
 

@@ -100,12 +100,12 @@ def check_digests(path: Path, described: Iterable[Path], stage: str) -> None:
 
 
 def content_digest(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of a mapping, whatever the order of its keys."""
+    """Return the SHA-256 of a mapping, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def csv_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Rows of equal keys as CSV with a header line and Unix line ends."""
+    """Write rows of equal keys as CSV, with a header line and Unix line ends."""
     rows = list(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -130,17 +130,17 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def remake(stage: str) -> str:
-    """What to do about a damaged output of a stage: DVC trusts read-only objects in its cache, so make them writable."""
+    """Say how to repair a damaged output of a stage: DVC trusts read-only objects in its cache, so make them writable."""
     return f"`chmod -R u+w .dvc/cache; dvc repro --force --single-item {stage}` makes it and DVC's copy again"
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     return _digest(path, hashlib.sha256())
 
 
 def md5(path: Path) -> str:
-    """The MD5 of a file's content, in hexadecimal: DVC's name for it."""
+    """Return the MD5 of a file's content, in hexadecimal: DVC's name for it."""
     return _digest(path, hashlib.md5(usedforsecurity=False))
 
 

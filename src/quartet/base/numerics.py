@@ -27,7 +27,7 @@ SIGNIFICANT_DIGITS = 6
 
 
 def variables() -> dict[str, str]:
-    """The environment variables of the contract, for the installed NumPy."""
+    """Return the environment variables of the contract, for the installed NumPy."""
     numpy = tuple(int(part) for part in version("numpy").split(".")[:2])
     return {**TORCH, "NPY_DISABLE_CPU_FEATURES": NUMPY if numpy >= (2, 4) else NUMPY_BEFORE_2_4}
 
@@ -52,7 +52,7 @@ def departure() -> str | None:
 
 
 def processor_flags() -> frozenset[str]:
-    """What the processor can do, in the words of Linux; empty on other systems."""
+    """Return what the processor can do, in the words of Linux; empty on other systems."""
     if CPUINFO.exists():
         with CPUINFO.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -62,5 +62,5 @@ def processor_flags() -> frozenset[str]:
 
 
 def rounded(value: float) -> float:
-    """`value` to six significant digits: what a person reads, without the noise of the last bits."""
+    """Round `value` to six significant digits: what a person reads, without the noise of the last bits."""
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")

@@ -105,31 +105,31 @@ class Params(Hyperparameters):
 
     @property
     def trainings(self) -> tuple[str, ...]:
-        """The names of all trainings: the variants in their order, then the trial."""
+        """Return the names of all trainings: the variants in their order, then the trial."""
         return (*self.variants, TRIAL)
 
     def hyperparameters(self, training: str) -> Hyperparameters:
-        """The hyperparameters of one of the trainings."""
+        """Return the hyperparameters of one of the trainings."""
         if training == TRIAL:
             return Hyperparameters(**{name: getattr(self, name) for name in Hyperparameters.model_fields})
         return self.variants[training]
 
     def key(self, training: str, hyperparameter: str) -> str:
-        """Where params.yaml sets a hyperparameter of a training, as `dvc exp run -S` names it."""
+        """Return the key by which params.yaml sets a hyperparameter of a training, as `dvc exp run -S` names it."""
         if training == TRIAL:
             return hyperparameter
         own = f"variants.{training}.{hyperparameter}"
         return f"report.{hyperparameter}" if self.value(own) is None else own
 
     def value(self, key: str) -> Any:
-        """What the file has under a key, with dots between the keys of nested mappings; None if it has no such key."""
+        """Return what the file has under a key, with dots between keys of nested mappings; None if there is no such key."""
         found: Any = self._content
         for part in key.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         return found
 
     def class_groups(self, classes: int) -> Groups:
-        """The digits that each class merges: ten groups of one digit, or the four groups."""
+        """Return the digits that each class merges: ten groups of one digit, or the four groups."""
         if classes == 10:
             return tuple((digit,) for digit in range(10))
         return tuple(tuple(group) for group in self.groups)
@@ -142,7 +142,7 @@ class Params(Hyperparameters):
 class _Yaml12Loader(yaml.SafeLoader):
     """PyYAML reading plain scalars as YAML 1.2 does, and so as DVC does.
 
-    By YAML 1.1, PyYAML's own, `yes` is true and `1e-3` a string; DVC reads a string and a float. A key that stands twice
+    By YAML 1.1, PyYAML's own, `yes` is true and `1e-3` a string; DVC reads a string and a float. A key that is there twice
     is an error, as it is for DVC.
     """
 
@@ -152,7 +152,7 @@ class _Yaml12Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"key '{key}' stands twice", problem_mark=key_node.start_mark
+                    problem=f"key '{key}' is there twice", problem_mark=key_node.start_mark
                 )
             seen.append(key)
         return super().construct_mapping(node, deep)
@@ -190,7 +190,7 @@ def load(path: Path = paths.PARAMS) -> Params:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise InputError(f"{path}:{where} not valid YAML: {problem}; mend that line") from None
+        raise InputError(f"{path}:{where} not valid YAML: {problem}; correct that line") from None
     if not isinstance(content, dict):
         raise InputError(
             f"{path}: expected a mapping of keys, found {_found(content)}; `git checkout {path}` brings it back"
@@ -214,19 +214,19 @@ def _found(value: Any) -> str:
     except ValueError:
         return "a value that holds itself"
     except TypeError:
-        return "a mapping whose keys are no names"
+        return "a mapping whose keys are not names"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _of_the_file(location: tuple[str | int, ...], content: Any) -> bool:
-    """Whether a problem is where the file says it, and not in what a variant has from `report`."""
+    """Tell whether a problem is where the file says it, and not in what a variant has from `report`."""
     if location[0] != "variants" or len(location) < 3 or location[2] == "[key]":
         return True
     return location[2] in content["variants"].get(location[1], ())  # pydantic writes some bad names otherwise
 
 
 def _explain(problem: Any) -> str:
-    """One pydantic error as `key: expected …, found …`."""
+    """Write a pydantic error as `key: expected …, found …`."""
     location, kind, context = problem["loc"], problem["type"], problem.get("ctx", {})
     key = ".".join(map(str, location[:2] if location[0] == "variants" and location[2:] == ("[key]",) else location))
     if kind == "extra_forbidden":

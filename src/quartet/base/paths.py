@@ -27,37 +27,37 @@ RESULTS = PLOT / "results.md"
 
 
 def split(name: str) -> Path:
-    """The images and labels of a split, as safetensors."""
+    """Return the path of a split's images and labels, as safetensors."""
     return SPLIT / f"{name}.safetensors"
 
 
 def model(training: str) -> Path:
-    """The weights and what they are, as safetensors."""
+    """Return the path of a training's weights and what describes them, as safetensors."""
     return TRAIN / training / "model.safetensors"
 
 
 def history(training: str) -> Path:
-    """The losses and the accuracy of each epoch, as CSV."""
+    """Return the path of the losses and the accuracy of each epoch, as CSV."""
     return TRAIN / training / "history.csv"
 
 
 def summary(training: str) -> Path:
-    """The layer table, the hyperparameters and the data of a training, as JSON."""
+    """Return the path of the layer table, the hyperparameters and the data of a training, as JSON."""
     return TRAIN / training / "summary.json"
 
 
 def provenance(training: str) -> Path:
-    """What a training came from: its settings, its data and the digest of the code, as JSON."""
+    """Return the path of what a training came from: settings, data and the digest of the code, as JSON."""
     return TRAIN / training / "provenance.json"
 
 
 def stage(training: str) -> str:
-    """What DVC calls the stage of a training."""
+    """Return DVC's name for the stage of a training."""
     return training if training == TRIAL else f"train@{training}"
 
 
 def project_root() -> Path:
-    """The user's own checkout, absolute.
+    """Return the user's own checkout, absolute.
 
     DVC runs queued and `--temp` experiments in a throw-away copy below .dvc/tmp/exps of the checkout that DVC_ROOT names.
     Elsewhere it is the working directory: if a stage of another project called this one, DVC_ROOT names that project.

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     """A parser of command lines whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise InputError, where argparse prints how the command is used and exits."""
+        """Raise InputError; argparse would print how the command is used, and exit."""
         raise InputError(f"{self.prog}: {message}; `{self.prog} --help` explains it")
 
 
@@ -122,7 +122,7 @@ def run(main: Callable[[], None]) -> None:
     """
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is not a reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
         signal.signal(signal.SIGTERM, _raise_terminated)
@@ -150,4 +150,4 @@ def run(main: Callable[[], None]) -> None:
         say(f"stopped by {_named(number)}")
         sys.exit(128 + number)
     finally:
-        gc.freeze()  # what ends anyway need not be searched for garbage: a second where PyTorch and MLflow are imported
+        gc.freeze()  # what ends anyway need not be searched for garbage: a second if PyTorch and MLflow are imported

@@ -12,7 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "***"
-SHORTEST = 4  # characters; a shorter secret is hidden in its URL, but not wherever the same letters stand
+SHORTEST = 4  # characters; a shorter secret is hidden in its URL, but not in every place with the same letters
 NAMES_A_SECRET = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|_KEY$", re.IGNORECASE)
 SCHEME = re.compile(r"(?!file:|sqlite)[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)  # of what may have a user or a key
 ADDRESSES = ("QUARTET_MNIST", "MLFLOW_TRACKING_URI")  # may lack their scheme by mistake
@@ -24,12 +24,12 @@ BARE_QUERY = re.compile(rf"""(/[^\s?'"<>]*)\?[^\s?'"<>=]+=[^\s'"<>]*?{END}""")
 
 
 def shown(text: str) -> str:
-    """A text as it may be printed: `redacted`, and with its control and bidirectional characters as escapes."""
+    """Make a text safe to print: `redacted`, and with control and bidirectional characters as escapes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in redacted(text))
 
 
 def redacted(text: str) -> str:
-    """A text without secrets: those of the environment, in any usual encoding, and user and query of every URL."""
+    """Remove secrets from a text: the environment's, in any usual encoding, and user and query of every URL."""
     settings = tuple(
         (name, value)
         for name, value in sorted(os.environ.items())
@@ -43,7 +43,7 @@ def redacted(text: str) -> str:
 
 @lru_cache(maxsize=8)
 def _known(settings: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
-    """A pattern of the secrets in these environment variables; None if there are none."""
+    """Return a pattern of the secrets in these environment variables; None if there are none."""
     secrets: set[str] = set()
     for name, value in settings:
         if NAMES_A_SECRET.search(name):
@@ -56,7 +56,7 @@ def _known(settings: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
 
 
 def _of_user(url: str) -> Iterator[str]:
-    """The password of a URL, or its only name, which is a token; read as the standard has it, and as people write it."""
+    """Return the password of a URL, or its only name, which is a token; read both by the standard and as people write it."""
     rest = SCHEME.sub("", url, count=1)
     for place in {re.split(r"[/?#]", rest, maxsplit=1)[0], rest}:
         user, found, _ = place.rpartition("@")
@@ -68,7 +68,7 @@ def _of_user(url: str) -> Iterator[str]:
 
 
 def _of_query(url: str) -> Iterator[str]:
-    """The values after the path of a URL, and the values within these values."""
+    """Return the values after the path of a URL, and the values within these values."""
     for part in re.split(r"[?#&;]", url)[1:]:
         _, found, after = part.partition("=")
         value = after if found else part
@@ -80,12 +80,12 @@ def _of_query(url: str) -> Iterator[str]:
 
 
 def _is_telling(value: str) -> bool:
-    """Whether a value may be a secret: words such as `true` and `require` stand in many texts."""
+    """Tell whether a value may be a secret: words such as `true` and `require` are in many texts."""
     return len(value) >= 8 or (len(value) >= SHORTEST and not value.isalpha())
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """The secret as it is and as URLs, JSON, Python, HTML and a line of words would have it."""
+    """Write the secret as it is, and as URLs, JSON, Python, HTML and a line of words would have it."""
     for plain in {secret, unquote(secret), unquote_plus(secret)}:
         yield from (plain, quote(plain), quote(plain, safe=""), quote_plus(plain))
         yield from (json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1], repr(plain)[1:-1])

@@ -32,7 +32,7 @@ class Tracked(NamedTuple):
 
 
 def in_dvc_project() -> bool:
-    """Whether the working directory is the root of a DVC project: a script may run in a copy of a few files."""
+    """Tell whether the working directory is the root of a DVC project: a script may run in a copy of a few files."""
     return Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
 
 
@@ -59,7 +59,7 @@ def refuse_links(outs: Iterable[str]) -> None:
 
 
 def outputs() -> list[str]:
-    """The outputs that DVC removes before it makes them, of all stages; none outside of a DVC project."""
+    """Return the outputs that DVC removes before it makes them, of all stages; none outside of a DVC project."""
     if not in_dvc_project():
         return []
     with _stages("dvc.yaml") as stages:
@@ -102,7 +102,7 @@ def _fail_if_any(changed: list[str], when: str) -> None:
 
 
 def _is_edited(path: str) -> bool:
-    """Whether code of this process, or the file of parameters, was written since the process began to read them.
+    """Tell whether code of this process, or the file of parameters, was written since the process began to read them.
 
     An edit that was taken back meanwhile leaves the same hash, but the process may have read what was there between.
     """

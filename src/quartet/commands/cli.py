@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """What `quartet --help` prints."""
+    """Return what `quartet --help` prints."""
     listed = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
     return (
         f"usage: quartet COMMAND [OPTION ...]\n\nTrain four tiny CNNs on MNIST with DVC and MLflow, and check the results.\n"

@@ -24,7 +24,7 @@ EMULATOR = "qemu-x86_64"
 # AMD's, Intel's first with AVX2 and FMA, and Hygon's: three vendors, by whose names libraries choose their code.
 PROCESSORS = ("EPYC-Rome", "Haswell", "Dhyana")
 TRAIN, VALIDATION, TEST, EPOCHS = 100, 40, 40, 2
-# Where a second trial is trained, with augmentation, which the committed settings do without.
+# The folder of a second trial, with augmentation, which the committed settings do not have.
 AUGMENTED = Path("augmented")
 RUN = "--run"
 

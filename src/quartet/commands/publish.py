@@ -16,7 +16,7 @@ README = Path("README.md")
 
 
 def machine() -> str:
-    """What numbers were made on: the processor, its cores, and the versions that readers ask for first."""
+    """Return what numbers were made on: the processor, its cores, and the versions that readers ask for first."""
     return outputs.in_words(outputs.machine(), ("torch", "dvc", "mlflow"))
 
 

@@ -122,7 +122,7 @@ class Running:
         for line in source:
             self.ran = self.ran or RUNS.match(line) is not None
             if not HINTS.match(line):
-                with suppress(OSError):  # nobody reads it any more; the stage must not wait for that
+                with suppress(OSError):  # nobody reads it; the stage must not wait for that
                     print(self.prefix + shown(line.rstrip("\n").expandtabs()), file=target, flush=True)
 
     def _await(self, ended: queue.SimpleQueue[str]) -> None:
@@ -201,7 +201,7 @@ def _how(status: int) -> str:
 
 
 def changed_params(step: Step) -> list[str]:
-    """List the parameters of a stage, as `file: key`, that are not any more what they were when the stage was planned."""
+    """List the parameters of a stage, as `file: key`, that have changed since the stage was planned."""
     from dvc.dependency.param import read_param_file
     from dvc.exceptions import DvcException
     from dvc.fs import LocalFileSystem

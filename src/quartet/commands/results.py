@@ -20,13 +20,13 @@ def page_for_a_terminal(page: str) -> str:
 
 
 def is_changed(path: str) -> bool:
-    """Whether a file is not as git has it in the last commit."""
+    """Tell whether a file is not as git has it in the last commit."""
     done = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", path], capture_output=True, check=False)
     return done.returncode == 1
 
 
 def next_steps(data: str) -> str:
-    """What to do next, after a run on this data, `mnist` or `sample`."""
+    """Return what to do next, after a run on this data, `mnist` or `sample`."""
     steps = {}
     if is_changed("dvc.lock"):
         steps[SAVE] = (

@@ -107,7 +107,7 @@ def beside() -> Iterator[Callable[[str], None]]:
 
 
 def when_told(words: Iterator[str]) -> None:
-    """The other side of `beside`: log each model as it is named, and what evaluate found once it is written."""
+    """Do the other side of `beside`: log each model as it is named, and what evaluate found once it is written."""
     with suppress(ImportError):  # the first attempt will say so, and evaluate goes on without MLflow
         store.import_ahead()
     names: list[str] = []

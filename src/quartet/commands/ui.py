@@ -25,7 +25,7 @@ PATIENCE = 120  # seconds for the server's first answer
 
 
 def free_port(first: int) -> int:
-    """The first port from `first` on that is free. WorkError if PORTS of them are taken."""
+    """Return the first port from `first` on that is free. WorkError if PORTS of them are taken."""
     for port in range(first, min(first + PORTS, 65_536)):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

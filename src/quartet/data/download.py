@@ -46,7 +46,7 @@ def unpack(file: BinaryIO, known: Known) -> bytes:
 
 
 def verified(content: bytes, known: Known) -> bytes:
-    """The content itself; ValueError if it is not the known file."""
+    """Return the content itself; ValueError if it is not the known file."""
     if len(content) > known.size or hashlib.sha256(content).hexdigest() != known.sha256:
         raise ValueError(f"not MNIST's file: expected {known.size:,} bytes of SHA-256 {known.sha256[:12]}…")
     return content
@@ -95,7 +95,7 @@ def _as_sent(response: requests.Response, **_: Any) -> None:
 
 
 def address(base: str, file: str) -> str:
-    """The URL of a file below another URL, whose query, as of a signed one, it keeps."""
+    """Return the URL of a file below another URL, whose query, as of a signed one, it keeps."""
     parts = urlsplit(base)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{file}"))
 
@@ -131,7 +131,7 @@ def fetch(base: str, name: str, known: Known) -> bytes:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong in a download, in the words of the server or of the operating system."""
+    """Say what went wrong in a download, in the words of the server or of the operating system."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, requests.RequestException):

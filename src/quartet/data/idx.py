@@ -64,7 +64,7 @@ def read_sets(folder: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 def encode(array: NDArray[np.uint8]) -> bytes:
-    """An array of unsigned bytes as the content of an IDX file."""
+    """Encode an array of unsigned bytes as the content of an IDX file."""
     return bytes(idx2numpy.convert_to_string(array))
 
 

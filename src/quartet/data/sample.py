@@ -9,7 +9,7 @@ TRAIN_COUNT = 1_500
 
 
 def digits() -> dict[str, NDArray[np.uint8]]:
-    """The four arrays of MNIST's files, uint8, from the 1,797 images of the UCI optical recognition test set.
+    """Return the four arrays of MNIST's files, uint8, from the 1,797 images of the UCI optical recognition test set.
 
     Each 8x8 image (0 to 16) is scaled to 20x20 and framed in 28x28, as MNIST's are. The first 1,500 are for training and
     the rest for testing. Source: https://archive.ics.uci.edu/dataset/80, by way of `sklearn.datasets.load_digits`.

@@ -69,7 +69,7 @@ MNIST = {
 
 
 def read_local(folder: Path, name: str) -> bytes:
-    """One of MNIST's files from a directory or a folder in it, packed or not, under any name: it is known by its SHA-256.
+    """Find one of MNIST's files in a directory or a folder in it, packed or not, under any name: its SHA-256 identifies it.
 
     ValueError if it is not there, which says what is wrong with a file of that very name.
     """
@@ -95,14 +95,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def listing(folder: Path) -> str:
-    """What a directory has, file by file, in a few words each: for those who expected MNIST there."""
+    """Describe each file of a directory in a few words: for those who expected MNIST there."""
     found = _files(folder)
     told = [f"{path.relative_to(folder)} ({describe(path)})" for path in found[:LISTED]]
     return ", ".join(told + [f"and {len(found) - LISTED} more"] * (len(found) > LISTED)) or "nothing"
 
 
 def describe(path: Path) -> str:
-    """What a file is, in a few words; by its content, whatever its name."""
+    """Describe a file in a few words, by its content, whatever its name."""
     try:
         with path.open("rb") as file:
             if path.stat().st_size <= max(known.size for known in MNIST.values()):
@@ -136,14 +136,14 @@ def _kind(begins: bytes) -> str:
 
 
 def _unpacked(file: BinaryIO, known: Known, *, named_packed: bool) -> bytes:
-    """The known file from one that is it or has it packed; ValueError if it is another."""
+    """Return the known file's content from one that is it or has it packed; ValueError if it is another."""
     if _is_packed(file) or (named_packed and not _may_be(file, known)):  # some browsers unpack and keep the name
         return download.unpack(file, known)
     return download.verified(file.read(known.size + 1), known)
 
 
 def _may_be(file: BinaryIO, known: Known) -> bool:
-    """Whether a file has the size of the known one, as it is or by the last four bytes of a gzip file (RFC 1952)."""
+    """Tell whether a file has the size of the known one, as it is or by the last four bytes of a gzip file (RFC 1952)."""
     size = file.seek(0, os.SEEK_END)
     if size > 4 and _is_packed(file):
         file.seek(-4, os.SEEK_END)
@@ -160,7 +160,7 @@ def _is_packed(file: BinaryIO) -> bool:
 
 
 def obtain(name: str, location: str) -> bytes:
-    """One of MNIST's files from a directory, a `file:` URL or an `http(s):` URL."""
+    """Read one of MNIST's files from a directory, a `file:` URL or an `http(s):` URL."""
     scheme = urlsplit(location).scheme.lower()
     if scheme in ("http", "https"):
         return download.fetch(location, name, MNIST[name])
@@ -222,7 +222,7 @@ def check_place() -> None:
     for place in (paths.SOURCE, *(paths.RAW / name for name in idx.FILES)):
         if place.is_dir():
             raise InputError(
-                f"{place}: a folder is where a file is to be written; move it elsewhere, and {VARIABLE} may name that place"
+                f"{place}: a folder is in the place of a file; move it elsewhere, and {VARIABLE} may name that place"
             )
 
 
@@ -239,7 +239,7 @@ def take_sample() -> None:
 
 
 def _at_hand_elsewhere(name: str) -> bytes | None:
-    """A file from what the user put into data/raw/ under another name or packed; None if it is not there."""
+    """Find a file that the user put into data/raw/ under another name or packed; None if it is not there."""
     try:
         return read_local(paths.RAW, name)
     except ValueError:

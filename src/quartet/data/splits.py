@@ -28,9 +28,9 @@ class Split:
 
 
 def split_indices(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The places of the training and of the validation images, ascending int64: a seeded permutation of `count`, cut.
+    """Draw the places of the training and of the validation images, ascending int64: a seeded permutation of `count`, cut.
 
-    round(count * fraction) images are for validation; InputError where that leaves either side empty.
+    round(count * fraction) images are for validation; InputError if that leaves either side empty.
     """
     held_out = round(count * fraction)
     if not 0 < held_out < count:
@@ -40,12 +40,12 @@ def split_indices(count: int, fraction: float, seed: int) -> tuple[NDArray[np.in
 
 
 def digit_counts(labels: NDArray[np.uint8]) -> list[int]:
-    """How many times each digit 0 to 9 occurs."""
+    """Count how many times each digit 0 to 9 occurs."""
     return np.bincount(labels, minlength=10).tolist()
 
 
 def merge(digits: NDArray[np.uint8], groups: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """The class, int64, of each digit: the place of the group that holds it."""
+    """Return the class, int64, of each digit: the place of the group that holds it."""
     table = np.empty(10, dtype=np.int64)
     for place, group in enumerate(groups):
         table[list(group)] = place
@@ -53,12 +53,12 @@ def merge(digits: NDArray[np.uint8], groups: Sequence[Sequence[int]]) -> NDArray
 
 
 def class_names(groups: Sequence[Sequence[int]]) -> list[str]:
-    """What a class is called: its digits, as `3` or `2·3·5·8`."""
+    """Name each class by its digits, as `3` or `2·3·5·8`."""
     return ["·".join(map(str, group)) for group in groups]
 
 
 def divide(pool: Split, test: Split, fraction: float, seed: int) -> dict[str, Split]:
-    """The three splits: `pool` divided into training and validation images, and the test set as it is.
+    """Divide `pool` into training and validation images; the test set stays as it is.
 
     InputError if one of them lacks a digit.
     """
@@ -104,7 +104,7 @@ def load_manifest() -> dict[str, Any]:
 
 
 def checked(split: Split) -> Split:
-    """The split itself; ValueError if its arrays are not what `Split` says, or a label is not a digit."""
+    """Return the split itself; ValueError if its arrays are not what `Split` says, or a label is not a digit."""
     images, labels = split.images, split.labels
     if not (images.dtype == labels.dtype == np.uint8 and images.shape == (len(images), 28, 28) and len(images)):
         raise ValueError("not uint8 images of 28x28")

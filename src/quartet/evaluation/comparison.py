@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 def interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
-    """The 95% Wilson score interval of an accuracy, in percent (Wilson 1927, by way of SciPy)."""
+    """Compute the 95% Wilson score interval of an accuracy, in percent (Wilson 1927, by way of SciPy)."""
     low, high = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
     return 100 * low, 100 * high
 
@@ -50,19 +50,19 @@ def change(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Change:
 
 
 def merged(result: Result, groups: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-    """Whether a model of ten classes names the right group of digits for each image."""
+    """Tell for each image whether a model of ten classes names the right group of digits."""
     place = np.array([next(number for number, group in enumerate(groups) if digit in group) for digit in range(10)])
     return place[result.predicted] == place[result.digits]
 
 
 def differences(before: Hyperparameters, after: Hyperparameters) -> dict[str, tuple[object, object]]:
-    """The hyperparameters that differ, with both values."""
+    """Return the hyperparameters that differ, with both values."""
     old, new = before.model_dump(), after.model_dump()
     return {key: (old[key], value) for key, value in new.items() if old[key] != value}
 
 
 def counterpart(wanted: Hyperparameters, classes: int, variants: Mapping[str, Hyperparameters]) -> str | None:
-    """The variant that settings are compared with: the first of so many classes, preferring the same `bn`; or None."""
+    """Return the variant to compare settings with: the first of so many classes, preferring the same `bn`; or None."""
     names = [name for name, settings in variants.items() if settings.classes == classes]
     same = [name for name in names if variants[name].bn == wanted.bn]
     return next(iter(same + names), None)
@@ -86,7 +86,7 @@ def trial(results: Mapping[str, Result]) -> tuple[str, list[str]] | None:
 
 
 def within_classes(variants: Mapping[str, Hyperparameters]) -> list[Pair]:
-    """Each variant and the earlier one of the same classes with which it is compared."""
+    """Pair each variant with the earlier one of the same classes with which it is compared."""
     pairs, earlier = [], dict[str, Hyperparameters]()
     for name, settings in variants.items():
         if other := counterpart(settings, settings.classes, earlier):
@@ -96,7 +96,7 @@ def within_classes(variants: Mapping[str, Hyperparameters]) -> list[Pair]:
 
 
 def across_classes(variants: Mapping[str, Hyperparameters]) -> list[Pair]:
-    """Each variant of four classes and the one of ten with which it is compared."""
+    """Pair each variant of four classes with the one of ten with which it is compared."""
     return [
         Pair(other, name, settings.classes, differences(variants[other], settings))
         for name, settings in variants.items()

@@ -38,7 +38,7 @@ class Result(NamedTuple):
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether the prediction for each image is right."""
+        """Tell for each image whether its prediction is right."""
         return self.labels == self.predicted
 
 
@@ -72,7 +72,7 @@ def _cells(name: str, score: Score) -> Iterable[dict[str, Any]]:
 
 
 def _rows(name: str, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[str, Any]]:
-    """A line for each image: its digit, its class and the predicted one, as numbers and by their names."""
+    """Yield a row for each image: its digit, its class and the predicted one, as numbers and by their names."""
     names = splits.class_names(record.read(name).groups)
     for image, (digit, label, guess) in enumerate(zip(digits.tolist(), score.labels, score.predicted, strict=True)):
         yield {
@@ -96,7 +96,7 @@ def read_metrics() -> dict[str, Any]:
 
 
 def is_evaluated(name: str) -> bool:
-    """Whether evaluate's scores of a training are those of the weights that it has now."""
+    """Tell whether evaluate's scores of a training are those of the weights that it has now."""
     digests = files.read_record(paths.DIGESTS, "evaluate")
     return bool(files.sha256(paths.model(name)) == digests.get(paths.model(name).as_posix()))
 

@@ -9,6 +9,6 @@ from quartet.model.network import pixels
 
 
 def predict(network: nn.Sequential, images: Tensor) -> Tensor:
-    """The logits float32 [n, classes] of images uint8 [n, 28, 28], in batches; the network must be in evaluation mode."""
+    """Compute logits float32 [n, classes] of images uint8 [n, 28, 28] in batches, with a network in evaluation mode."""
     with torch.inference_mode():  # larger batches leave the cache, and take half as long again
         return torch.cat([network(pixels(batch)) for batch in images.split(200)])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def build(classes: int, bn: bool) -> nn.Sequential:
-    """The network with fresh weights from PyTorch's global generator: float32 [n, 1, 28, 28] to logits [n, classes].
+    """Build the network, with weights from PyTorch's global generator: float32 [n, 1, 28, 28] to logits [n, classes].
 
     Max pooling comes before ReLU: both keep order, so the result is the same and ReLU sees a quarter of the values.
     """
@@ -29,7 +29,7 @@ def build(classes: int, bn: bool) -> nn.Sequential:
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Images uint8 [n, 28, 28] as the network's input: float32 [n, 1, 28, 28], scaled to 0 to 1.
+    """Turn images uint8 [n, 28, 28] into the network's input: float32 [n, 1, 28, 28], scaled to 0 to 1.
 
     The memory format is channels-last, for which the CPU's kernels are faster; each layer passes it on to the next.
     """
@@ -37,12 +37,12 @@ def pixels(images: Tensor) -> Tensor:
 
 
 def with_scores(network: nn.Sequential) -> nn.Sequential:
-    """The network as the report has it at prediction: a sigmoid after the output layer gives each class a score 0 to 1."""
+    """Add the sigmoid that the report has at prediction: it gives each class a score from 0 to 1."""
     return nn.Sequential(network, nn.Sigmoid())
 
 
 def layer_table(network: nn.Sequential) -> list[dict[str, Any]]:
-    """Each layer's name, type, output shape for one image, and numbers of trainable and non-trainable values.
+    """List each layer's name, type, output shape for one image, and numbers of trainable and non-trainable values.
 
     Non-trainable are batch norm's running means and variances. Their count of batches seen is not a model value.
     """

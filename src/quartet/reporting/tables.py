@@ -22,13 +22,13 @@ MOST = 3  # pairs of classes of each model
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows of equal keys as an aligned Markdown table; names to the left, numbers to the right."""
+    """Write rows of equal keys as an aligned Markdown table; names to the left, numbers to the right."""
     align = ["left" if key in LEFT else "right" for key in rows[0]]
     return tabulate([dict(row) for row in rows], headers="keys", tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def measured(results: Mapping[str, Result]) -> str:
-    """Every training's losses and accuracies after its last epoch."""
+    """Make a row for each training: its losses and accuracies after its last epoch."""
     rows = []
     for name, result in results.items():
         last = result.epochs[-1]
@@ -45,7 +45,7 @@ def measured(results: Mapping[str, Result]) -> str:
 
 
 def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
-    """Each number of the variants, the report's, and the difference; a dash if the report has none or is of other data."""
+    """Make a row for each number of a variant: ours, the report's, and the difference."""
     rows = []
     for name in comparison.variants(results):
         result, theirs = results[name], REPORT.get(name, UNREPORTED)
@@ -73,7 +73,7 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
 
 
 def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> str:
-    """What the variants change, what merging classes does, and what the trial changes, image by image on the one test set.
+    """Compare what variants, merged classes and the trial change, image by image on the one test set.
 
     No p-value is given if the answers are the same and merging them can only gain.
     """
@@ -163,7 +163,7 @@ def _changes(pair: Pair) -> list[str]:
 
 
 def _what(pair: Pair) -> str:
-    """What changes between two variants of as many classes."""
+    """Say what changes between two variants of as many classes."""
     return "batch norm" if pair.changes == {"bn": (False, True)} else ", ".join(_changes(pair)) or "nothing"
 
 
@@ -216,7 +216,7 @@ def wrapped(text: str) -> str:
 
 
 def reports_models(results: Mapping[str, Result]) -> str:
-    """Which variants are the report's models, by their names."""
+    """Name the variants that are the report's models."""
     names = [f"`{name}`" for name in comparison.variants(results) if name in REPORT]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return f"The report's models: {listed}." if names else "None of the variants is a model of the report."
@@ -233,7 +233,7 @@ def trial_settings(results: Mapping[str, Result]) -> str:
 
 
 def seeds(results: Mapping[str, Result]) -> str:
-    """The seeds that the trainings used, as `0`, or per model if they differ."""
+    """List the seeds that the trainings used, as `0`, or for each model if they differ."""
     used = {name: result.record.hyperparameters.seed for name, result in results.items()}
     if len(set(used.values())) == 1:
         return str(next(iter(used.values())))

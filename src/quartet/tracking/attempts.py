@@ -103,7 +103,7 @@ def _alone() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> str:
-    """What went wrong, and how to repair what `make sync` alone does not."""
+    """Say what went wrong, and how to repair what `make sync` alone does not."""
     cause: BaseException = error
     below = error.__cause__ or error.__context__
     while below:

@@ -15,7 +15,7 @@ SIDE = 28  # pixels
 
 
 def has_model(client: MlflowClient, run: Run) -> bool:
-    """Whether a whole model was logged to the run; deletes what a kill, a failure or a loss of its files left of one."""
+    """Tell whether a whole model was logged to the run; delete what a kill, a failure or a loss of its files left of one."""
     from mlflow.entities import LoggedModelStatus
 
     logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")

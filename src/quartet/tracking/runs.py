@@ -143,7 +143,7 @@ def log_evaluation(record: TrainingRecord, weights: str, evaluation: Evaluation)
 
 
 def _find(client: MlflowClient, record: TrainingRecord, outcome: Outcome) -> list[Run]:
-    """The runs of a training that may have come to this: those of its weights first, the oldest first. One, or none."""
+    """Find the run of a training that may have come to this: one of its weights first, the oldest first. One, or none."""
     query = f"tags.fingerprint = '{record.fingerprint}'"
     found = client.search_runs([store.experiment_id(client)], query, order_by=["attributes.start_time ASC"])
     agreeing = [run for run in found if _agrees(run, _logged(client, run) if outcome.epochs else {}, outcome)]
@@ -151,13 +151,13 @@ def _find(client: MlflowClient, record: TrainingRecord, outcome: Outcome) -> lis
 
 
 def _logged(client: MlflowClient, run: Run) -> dict[tuple[str, int], float]:
-    """The values of a run's epochs, by metric and step."""
+    """Return the values of a run's epochs, by metric and step."""
     keys = Epoch._fields[1:]
     return {(key, metric.step): metric.value for key in keys for metric in client.get_metric_history(run.info.run_id, key)}
 
 
 def _agrees(run: Run, logged: Mapping[tuple[str, int], float], outcome: Outcome) -> bool:
-    """Whether a run is of these weights or, if they or its own are not known yet, holds no other value of these epochs."""
+    """Tell whether a run has these weights or, if they or its own are not known yet, no other value of these epochs."""
     if outcome.weights and WEIGHTS in run.data.tags:
         return bool(run.data.tags[WEIGHTS] == outcome.weights)
     return all(
@@ -239,18 +239,18 @@ def _leave(session: _Session) -> None:
 
 
 def _is_whole(run: Run) -> bool:
-    """Whether a run has all of a training: such a run is only read when the same is trained again."""
+    """Tell whether a run has all of a training: such a run is only read when the same is trained again."""
     return WEIGHTS in run.data.tags and run.info.status == "FINISHED"
 
 
 def _is_interrupted(run: Run) -> bool:
-    """Whether a run counts as running though its process, of this machine, is gone."""
+    """Tell whether a run counts as running though its process, of this machine, is gone."""
     host, _, identity = run.data.tags.get(PROCESS, "").partition(" ")
     return run.info.status == "RUNNING" and host == platform.node() and not _alive(identity)
 
 
 def _identity(pid: int | None = None) -> str:
-    """A process, this one by default, as its number and its start: a number alone is used again."""
+    """Identify a process, by default this one, by its number and its start: a number alone is used again."""
     found = psutil.Process(pid)
     return f"{found.pid} {found.create_time():.0f}"
 
@@ -285,7 +285,7 @@ def _close(session: _Session, status: str) -> None:
 
 
 def _now(started: int) -> int:
-    """The time in ms since 1970, but not before a run started: a clock may be set back meanwhile."""
+    """Return the time in ms since 1970, but not before a run started: a clock may be set back meanwhile."""
     return max(int(time.time() * 1000), started)
 
 
@@ -311,7 +311,7 @@ def _git(*arguments: str) -> str:
 
 
 def _note(record: TrainingRecord) -> str:
-    """What MLflow's pages show as the description of a run."""
+    """Write the description of a run for MLflow's pages."""
     what = "A trial" if record.name == paths.TRIAL else f"Variant {record.name} of the report's model"
     settings = ", ".join(f"{key} {value}" for key, value in record.hyperparameters.model_dump().items())
     return (

@@ -69,14 +69,14 @@ def _database() -> Path:
 
 
 def _sqlite_file(address: str) -> Path | None:
-    """The file of an SQLite database, absolute; None if the address is of another kind."""
+    """Return the file of an SQLite database, absolute; None if the address is of another kind."""
     found = re.fullmatch(r"sqlite:///(?!:memory:|file:)([^?]+)(\?.*)?", address)
     file = paths.project_root() / found[1] if found else None
     return file.parent.resolve() / file.name if file else None
 
 
 def _sqlite_uri(file: Path) -> str:
-    """The URI of a database: absolute, unless its path has what MLflow and SQLAlchemy do not both read as it stands.
+    """Return the URI of a database: absolute, unless its path has what MLflow and SQLAlchemy do not both read as it is.
 
     The path from the working directory has nothing of that kind.
     """
@@ -85,13 +85,13 @@ def _sqlite_uri(file: Path) -> str:
 
 
 def _is_own() -> bool:
-    """Whether the store is the project's own, which MLFLOW_TRACKING_URI may name too."""
+    """Tell whether the store is the project's own, which MLFLOW_TRACKING_URI may name too."""
     named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     return not named or _sqlite_file(named) == _database()
 
 
 def artifacts() -> str | None:
-    """Where artifacts are kept if the store is a database, as a URI: in the project's root. None if the store says where."""
+    """Return the URI of the artifacts if the store is a database: in the project's root. None if the store decides."""
     keeps_none = uri().startswith(("sqlite:", "postgresql", "mysql", "mssql"))
     return (paths.project_root() / "mlruns").as_uri() if keeps_none else None
 
@@ -124,7 +124,7 @@ def mend_moved() -> None:
 
 
 def _folder(address: str) -> Path | None:
-    """The folder that an address of artifacts names, a path or a `file:` URI; None if it is of another kind."""
+    """Return the folder that an address of artifacts names, a path or a `file:` URI; None if it is of another kind."""
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(os.path.normpath(url2pathname(parts.path)))
@@ -132,7 +132,7 @@ def _folder(address: str) -> Path | None:
 
 
 def _moved(address: str, before: Path) -> str | None:
-    """The address in this project of what was below the folder `before`; None if it is to stay as it is."""
+    """Return the address in this project of what was below the folder `before`; None if it stays as it is."""
     old = _folder(address)
     if old is None or not old.is_relative_to(before):
         return None
@@ -148,7 +148,7 @@ def import_ahead() -> None:
 
 
 def is_made() -> bool:
-    """Whether the project's own store, if that is the one in use, has been made."""
+    """Tell whether the project's own store, if that is the one in use, has been made."""
     return _is_own() and _database().exists() and _database().stat().st_size > 0
 
 
@@ -169,7 +169,7 @@ def import_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     named = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri())
-    os.environ.pop("MLFLOW_TRACKING_URI", None)  # which MLflow has set, where others would read it as relative to the root
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow has set it; others would read it as relative to the root
     if named is not None:
         os.environ["MLFLOW_TRACKING_URI"] = named
     _limit_answers()
@@ -220,7 +220,7 @@ def _limited(stream: Callable[..., Iterator[bytes]], *args: Any, **kwargs: Any) 
 
 
 def experiment_id(client: MlflowClient) -> str:
-    """The experiment of this project's runs, made if it is missing."""
+    """Return the experiment of this project's runs; make it if it is missing."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(EXPERIMENT)

@@ -41,13 +41,13 @@ class Adam:
 
 
 def channels_last(kernels: Tensor) -> Tensor:
-    """A view of a convolution's weights with the channels as the last dimension; other parameters as they are.
+    """Return a view of a convolution's weights with the channels last; other parameters as they are.
 
-    It is the order in which PyTorch computes and gives gradients where the images are channels-last: no copy is needed.
+    PyTorch computes and gives gradients in this order if the images are channels-last, so no copy is needed.
     """
     return kernels.permute(0, 2, 3, 1) if kernels.dim() == 4 else kernels
 
 
 def channels_first(kernels: Tensor) -> Tensor:
-    """The inverse of `channels_last`."""
+    """Undo `channels_last`."""
     return kernels.permute(0, 3, 1, 2) if kernels.dim() == 4 else kernels

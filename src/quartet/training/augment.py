@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image float32 [n, 1, 28, 28] rotated by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels.
+    """Rotate each image float32 [n, 1, 28, 28] by up to 10 degrees, scale it by up to 10% and shift it by up to 2 pixels.
 
     Returns new images in channels-last memory format, as `network.pixels` does.
     """

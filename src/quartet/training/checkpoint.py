@@ -42,7 +42,7 @@ class CheckpointFile:
         self.lock.release()
 
     def load(self) -> dict[str, Any] | None:
-        """The state of the last finished epoch, if there is one of this training."""
+        """Return the state of the last finished epoch, if there is one of this training."""
         if not self.path.exists():
             return None
         try:

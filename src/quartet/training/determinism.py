@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """One thread and deterministic algorithms inside the block; the thread count decides the order of sums.
+    """Use one thread and deterministic algorithms in the block; the thread count decides the order of sums.
 
     The debug mode sets the same switch as `torch.use_deterministic_algorithms`, which imports the compiler for seconds.
     Memory that is about to be written is not filled first: it costs a third of a step and changes no result.
@@ -41,7 +41,7 @@ def keep_freed_memory() -> None:
 
 
 def fill_memory(fill: bool | None = None) -> bool:
-    """Whether deterministic mode fills memory that is about to be written; sets it where `fill` is given."""
+    """Tell whether deterministic mode fills memory that is about to be written; set it if `fill` is given."""
     setting = torch.utils.deterministic
     was = bool(setting.fill_uninitialized_memory)  # type: ignore[attr-defined] # a property that the stub lacks
     if fill is not None:

@@ -31,7 +31,7 @@ class Examples(NamedTuple):
 
 
 def load_examples(split: str, groups: Groups) -> Examples:
-    """A split as tensors, its digits as the classes of `groups`."""
+    """Turn a split into tensors, its digits into the classes of `groups`."""
     loaded = splits.load_split(split)
     return Examples(torch.from_numpy(loaded.images), torch.from_numpy(splits.merge(loaded.labels, groups)))
 
@@ -41,20 +41,20 @@ class DivergedError(WorkError):
 
 
 class Checkpoint(Protocol):
-    """Where a training's state is kept between epochs."""
+    """Keeps a training's state between epochs."""
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, or None if there is none of this training."""
+        """Return the state that was saved last, or None if there is none of this training."""
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep this state in place of the one before."""
 
 
 def one_cycle(step: int, steps: int) -> tuple[float, float]:
-    """The share of the peak learning rate, and Adam's beta1, at `step` of 0 to `steps` - 1.
+    """Return the share of the peak learning rate, and Adam's beta1, at `step` of 0 to `steps` - 1.
 
     As `torch.optim.lr_scheduler.OneCycleLR` has it: up for 30 % of the steps from a 25th, down to a 250,000th, along
-    cosines; the momentum falls from 0.95 to 0.85 where the learning rate rises, and rises where it falls.
+    cosines; the momentum falls from 0.95 to 0.85 while the learning rate rises, and rises while it falls.
     """
     peak = 0.3 * steps - 1
     start, way = (1 / 25, step / peak) if step < peak else (1 / 250_000, 1 - (step - peak) / (steps - 1 - peak))
@@ -126,7 +126,7 @@ def fit(
 def _train_epoch(
     state: _State, hyperparameters: Hyperparameters, train: Examples, on_step: Callable[[int, int], None]
 ) -> float:
-    """One pass over the shuffled training images; returns their mean loss, each taken as its batch was trained on."""
+    """Train on each of the shuffled training images once; return their mean loss, each as its batch was trained on."""
     state.network.train()
     order = torch.randperm(len(train.images), generator=state.generator)
     number, total = len(state.history) + 1, 0.0
@@ -153,7 +153,7 @@ def _train_epoch(
 
 
 def evaluate(network: nn.Sequential, examples: Examples) -> tuple[float, float]:
-    """The mean cross-entropy and the accuracy 0 to 1 over all examples; leaves the network in evaluation mode."""
+    """Compute the mean cross-entropy and the accuracy 0 to 1 over all examples; leave the network in evaluation mode."""
     logits = predict(network.eval(), examples.images)
     loss = functional.cross_entropy(logits, examples.labels).item()
     return loss, (logits.argmax(dim=1) == examples.labels).double().mean().item()

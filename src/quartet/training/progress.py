@@ -1,4 +1,4 @@
-"""How far a training is: a bar where it owns the terminal, a line an epoch where it shares one or there is none."""
+"""Show how far a training is: a bar if it owns the terminal, else a line for each epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VARIABLE = "QUARTET_PROGRESS"
 
 
 class Progress:
-    """Reports one training; lines where QUARTET_PROGRESS is `lines` or standard error is no terminal."""
+    """Reports one training; lines if QUARTET_PROGRESS is `lines` or standard error is not a terminal."""
 
     def __init__(self, name: str, epochs: int, steps: int) -> None:
         self.name, self.epochs, self.steps = name, epochs, steps
@@ -22,7 +22,7 @@ class Progress:
         self.bar = tqdm(total=epochs * steps, disable=shared, bar_format=bar_format, dynamic_ncols=True, miniters=20)
 
     def step(self, epoch: int, step: int) -> None:
-        """A batch of `epoch` is about to be trained on; the first one after a resume may be any."""
+        """Note that a batch of `epoch` is about to be trained on; the first one after a resume may be any."""
         if self.bar.disable:
             return
         if step == 1:
@@ -31,7 +31,7 @@ class Progress:
         self.bar.update()
 
     def epoch(self, done: Epoch) -> None:
-        """An epoch is done: show its losses and its validation accuracy."""
+        """Show the losses and the validation accuracy of an epoch that is done."""
         train, val, accuracy = f"{done.train_loss:.4f}", f"{done.val_loss:.4f}", f"{done.val_accuracy:.2%}"
         if self.bar.disable:
             epoch = f"epoch {done.epoch:>{len(str(self.epochs))}}/{self.epochs}"

@@ -43,7 +43,7 @@ class TrainingRecord:
 
     @property
     def description(self) -> dict[str, Any]:
-        """All but the code, as JSON has it."""
+        """Return all but the code, as JSON has it."""
         return {
             "variant": self.name,
             "hyperparameters": self.hyperparameters.model_dump(),
@@ -54,12 +54,12 @@ class TrainingRecord:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """Return all of it, as JSON has it."""
         return {**self.description, "code": self.code}
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of all of it, by which MLflow's run of the training is found again."""
+        """Return the SHA-256 of all of it, by which MLflow's run of the training is found again."""
         return files.content_digest(self.provenance)
 
 
@@ -73,7 +73,7 @@ class Epoch(NamedTuple):
 
 
 def code_digest(source: Path = Path(__file__).parents[2]) -> str:
-    """The SHA-256 over the files of CODE below `source`, by their paths, and over PyTorch's version without its build."""
+    """Return the SHA-256 of the files of CODE below `source`, by their paths, and of PyTorch's version without its build."""
     digest = hashlib.sha256(version("torch").split("+")[0].encode())
     found = {path.relative_to(source).as_posix() for pattern in CODE for path in source.glob(pattern)}
     for path in sorted(found):
@@ -82,7 +82,7 @@ def code_digest(source: Path = Path(__file__).parents[2]) -> str:
 
 
 def describe(name: str, settings: Params, manifest: Mapping[str, Any]) -> TrainingRecord:
-    """The record of a training that these settings name, on the data that preprocess's manifest describes."""
+    """Describe a training that these settings name, on the data that preprocess's manifest describes."""
     hyperparameters = settings.hyperparameters(name)
     return TrainingRecord(
         name=name,
