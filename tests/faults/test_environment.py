@@ -290,7 +290,8 @@ def contents(folder: Path) -> dict[str, object]:
     return {str(path): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
 
 
-def test_the_environment_is_made_once_and_again_for_other_packages(small):
+def test_other_packages_make_the_environment_again(small):
+    """The same packages do not."""
     small.write_program("uv", f": >'{small.root.parent / 'uv was called'}'")
     done = small.set_up()
     said = [MAKING, SETTINGS, WITH_PIP] if platform.system() == "Linux" else [MAKING, OTHER_SYSTEM, WITH_PIP]

@@ -188,7 +188,7 @@ def test_where_every_mirror_stalls_auto_comes_to_the_sample_soon(fetching, monke
     assert json.loads(paths.SOURCE.read_text())["data"] == "sample"
 
 
-def test_where_nothing_serves_the_error_says_which_files_to_put_where(fetching, monkeypatch):
+def test_if_nothing_serves_the_error_says_what_to_put_where(fetching, monkeypatch):
     urls = fetching.server.url("403"), fetching.server.url("500")
     monkeypatch.setattr(sources, "MIRRORS", urls)
     fetching.source("mnist")
@@ -230,7 +230,8 @@ def test_where_nothing_serves_auto_takes_the_sample_loudly(fetching, monkeypatch
 
 @pytest.mark.parametrize("source", ["auto", "mnist"])
 @pytest.mark.parametrize("place", ["missing", "empty", "server", "scheme", "nobody"])
-def test_what_the_user_names_is_never_replaced_by_mirrors_or_sample(place, source, fetching, tmp_path, monkeypatch):
+def test_what_the_user_names_is_never_replaced(place, source, fetching, tmp_path, monkeypatch):
+    """Neither by the mirrors nor by the sample."""
     (tmp_path / "empty").mkdir()
     named, reason = {
         "missing": (str(tmp_path / "missing"), "not a directory"),
@@ -273,7 +274,8 @@ def test_a_damaged_file_at_hand_is_found_and_fetched_again(name, damage, fetchin
     assert fetching.server.requests == [f"{name}.gz"]
 
 
-def test_a_damaged_link_into_a_cache_is_replaced_and_not_written_through(fetching, tmp_path):
+def test_a_damaged_link_into_a_cache_is_replaced(fetching, tmp_path):
+    """It is not written through: the cache keeps its file."""
     fetch.main()
     cached = tmp_path / "cached"
     cached.write_bytes(b"an object of DVC's cache")
@@ -371,7 +373,7 @@ def test_what_the_user_put_into_the_folder_is_used(place, source, fetching, monk
     assert fetching.server.requests == []
 
 
-def test_the_same_places_are_looked_at_in_a_directory_that_is_named(fetching, tmp_path, monkeypatch):
+def test_a_named_directory_is_searched_in_the_same_places(fetching, tmp_path, monkeypatch):
     for place, name in zip(list(PLACES)[-4:], fetching.contents, strict=True):
         path = tmp_path / "local" / PLACES[place].format(name=name, dotted=name.replace("-idx", ".idx"))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -453,7 +455,8 @@ def test_a_refused_place_leaves_the_earlier_data_and_its_record(place, fetching,
     assert fetching.raw() == fetching.contents
 
 
-def test_a_failing_run_leaves_no_record_of_damaged_files_that_counts(fetching, monkeypatch):
+def test_a_failing_run_leaves_no_record_that_counts(fetching, monkeypatch):
+    """Damaged files are not taken for whole ones later."""
     fetch.main()
     (paths.RAW / THIRD).write_bytes(b"damaged")
     monkeypatch.setenv("QUARTET_MNIST", fetching.server.url("404"))

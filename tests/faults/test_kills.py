@@ -69,7 +69,8 @@ def resume(project) -> int:
         (signal.SIGINT, "KILLED", "quartet: stopped by Ctrl-C"),
     ],
 )
-def test_a_training_that_is_stopped_goes_on_where_it_was_in_its_own_run(project, number, status, word):
+def test_a_stopped_training_goes_on_where_it_was(project, number, status, word):
+    """In its own run of MLflow's."""
     with started(project, *REPRO) as process:
         read_until(process, "epoch  3/")
         training_of(process).send_signal(number)
@@ -97,7 +98,8 @@ def test_ctrl_c_in_a_terminal_stops_dvc_and_the_training_cleanly(project):
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])  # the second replaces itself with the command, dash does not
-def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(project, shell):
+def test_a_training_stops_if_its_dvc_is_killed(project, shell):
+    """The next one waits for it and goes on from it."""
     with started(project, *REPRO, SHELL=shell) as process:
         read_until(process, "epoch  3/")
         orphan = training_of(process)
@@ -114,7 +116,7 @@ def test_a_training_whose_dvc_is_killed_stops_and_the_next_goes_on_from_it(proje
         assert "resumed after epoch" in output, stopped + output
 
 
-def test_a_training_whose_dvc_is_killed_before_it_begins_stops_too(project):
+def test_a_training_stops_if_its_dvc_is_killed_before_it_begins(project):
     with started(project, *REPRO) as process:
         read_until(process, "Running stage")
         while not trainings_of(process):
@@ -127,7 +129,8 @@ def test_a_training_whose_dvc_is_killed_before_it_begins_stops_too(project):
     project.run(*REPRO)
 
 
-def test_the_lock_file_that_a_killed_dvc_left_empty_is_named_by_dvc_and_removed_by_make(project):
+def test_an_empty_lock_file_of_dvcs_is_removed_by_make(project):
+    """DVC names it; a killed dvc leaves it."""
     rwlock = project.root / ".dvc/tmp/rwlock"
     rwlock.write_bytes(b"")
     done = project.run(*REPRO, check=False)
@@ -141,7 +144,8 @@ def test_the_lock_file_that_a_killed_dvc_left_empty_is_named_by_dvc_and_removed_
 
 
 @pytest.mark.parametrize("content", ["schema: '2.0'\nstages:\n  fetch:\n", ""])
-def test_a_dvc_lock_that_a_killed_dvc_left_cut_short_is_named_by_dvc_and_made_again(project, content):
+def test_a_dvc_lock_cut_short_is_made_again(project, content):
+    """DVC names it; a killed dvc leaves it."""
     (project.root / "dvc.lock").write_text(content, encoding="utf-8")
     done = project.run(*REPRO, check=False)
     assert done.returncode != 0
@@ -151,7 +155,8 @@ def test_a_dvc_lock_that_a_killed_dvc_left_cut_short_is_named_by_dvc_and_made_ag
     project.run("dvc", "repro", "train@ten")
 
 
-def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
+def test_a_second_repro_beside_a_running_one_does_no_harm(project):
+    """It says that the other one runs."""
     with started(project, *REPRO) as first:
         read_until(first, "epoch  3/")
         training = training_of(first)
@@ -167,7 +172,8 @@ def test_a_second_repro_beside_a_running_one_says_so_and_does_no_harm(project):
     assert first.returncode == 0, output
 
 
-def test_the_run_of_a_killed_training_is_closed_by_sync_and_goes_on_afterwards(project):
+def test_the_run_of_a_killed_training_is_closed_by_sync(project):
+    """It goes on with the training."""
     with started(project, *REPRO) as process:
         read_until(process, "epoch  3/")
         training_of(process).kill()

@@ -194,7 +194,8 @@ def test_a_value_cannot_steer_the_terminal(project, letters):
 
 
 @pytest.mark.parametrize(("old", "new", "problem"), VALUES, ids=[problem[:50] for _, _, problem in VALUES])
-def test_make_stops_at_a_bad_value_in_one_line_and_touches_nothing(project, old, new, problem):
+def test_make_stops_at_a_bad_value(project, old, new, problem):
+    """In one line, and touches nothing."""
     line = make(project, edited(project, old, new))
     assert line.startswith(f"quartet: error: params.yaml: {problem}")
     assert len(line) < 1500
@@ -215,7 +216,7 @@ def test_make_stops_at_a_bad_value_in_one_line_and_touches_nothing(project, old,
     ],
     ids=["missing", "dangling link", "link to itself", "directory", "unreadable"],
 )
-def test_make_stops_where_there_is_no_file_to_read(project, put, problem):
+def test_make_stops_if_there_is_no_file_to_read(project, put, problem):
     assert make(project, put) == f"quartet: error: params.yaml: {problem}"
 
 
@@ -245,7 +246,8 @@ def test_make_tells_each_problem_once_whatever_the_variants(project, old, new, p
 
 
 @pytest.mark.parametrize("stage", ["fetch", "preprocess", "train ten", "train trial", "evaluate", "plot"])
-def test_a_stages_script_stops_at_a_bad_value_with_status_2_in_one_line_and_touches_nothing(project, stage):
+def test_a_stages_script_stops_at_a_bad_value(project, stage):
+    """With status 2, in one line, and touches nothing."""
     with bad(project, edited(project, "lr: 0.01", "lr: -1")):
         done = project.stage(*stage.split())
     assert done.stdout == "quartet: error: params.yaml: lr: expected more than 0.0, found -1\n"
@@ -260,7 +262,8 @@ def test_a_stages_script_stops_at_a_bad_value_with_status_2_in_one_line_and_touc
         ("ten", "ten: {}", "ten: {batch_size: 211}", "variants.ten.batch_size"),
     ],
 )
-def test_a_training_stops_at_a_batch_larger_than_the_training_set_and_touches_nothing(project, training, old, new, key):
+def test_a_batch_larger_than_the_training_set_is_refused(project, training, old, new, key):
+    """Nothing is touched."""
     with bad(project, edited(project, old, new)):
         done = project.stage("train", training)
     assert done.stdout == f"quartet: error: params.yaml: {key}: expected at most the 210 training images, found 211\n"
@@ -274,7 +277,8 @@ def test_a_training_that_params_yaml_does_not_have_is_refused(project):
     assert done.returncode == 2
 
 
-def test_a_last_batch_of_one_image_with_batch_norm_trains_to_the_same_bytes_again(tmp_path, tiny):
+def test_a_last_batch_of_one_image_trains(tmp_path, tiny):
+    """With batch norm, to the same bytes each time."""
     project = clone(tmp_path)
     train, validation = splits.Split(tiny.images[:41], tiny.labels[:41]), splits.Split(tiny.images[41:], tiny.labels[41:])
     save_splits(project.root, {"train": train, "validation": validation})
@@ -347,7 +351,8 @@ def experiment(finished):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_an_experiment_with_a_bad_value_stops_in_one_line_with_status_2_and_can_be_undone(experiment, changes, problem):
+def test_an_experiment_with_a_bad_value_can_be_undone(experiment, changes, problem):
+    """It stops in one line, with status 2."""
     lines = experiment(*changes)
     assert [line for line in lines if "quartet: " in line] == [f"quartet: error: params.yaml: {problem}"]
     assert lines[-1].startswith("ERROR: failed to reproduce ")
@@ -355,7 +360,8 @@ def test_an_experiment_with_a_bad_value_stops_in_one_line_with_status_2_and_can_
 
 
 @pytest.mark.xdist_group("finished")
-def test_an_experiment_on_a_key_that_params_yaml_does_not_have_is_refused_by_dvc_before_any_stage(finished, experiment):
+def test_an_experiment_on_an_unknown_key_is_refused_by_dvc(finished, experiment):
+    """Before any stage."""
     made = outputs(finished)
     lines = experiment("nosuch=1")
     assert lines[0].startswith("ERROR: Invalid `--set-param` value: Could not override 'nosuch'.")

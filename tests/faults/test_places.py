@@ -63,7 +63,8 @@ def test_the_projects_are_in_odd_places(finished, moved):
     assert not str(moved.root).isascii()
 
 
-def test_an_experiment_in_a_copy_is_refused_by_dvc_in_a_path_that_it_cannot_push_to(moved):
+def test_a_path_that_dvc_cannot_push_to_has_no_copies(moved):
+    """DVC refuses an experiment in a copy."""
     before = contents(moved.root / "stages"), lock(moved)
     done = moved.run("dvc", "exp", "run", "--temp", "-S", "epochs=1", check=False)
     assert done.returncode != 0
@@ -71,7 +72,8 @@ def test_an_experiment_in_a_copy_is_refused_by_dvc_in_a_path_that_it_cannot_push
     assert (contents(moved.root / "stages"), lock(moved)) == before
 
 
-def test_a_moved_project_is_told_by_a_training_and_mended_by_sync(moved, finished):
+def test_a_moved_project_is_told_and_set_right_by_sync(moved, finished):
+    """A training tells it."""
     before = contents(moved.root / "stages/train/ten")
     done = moved.stage("train", "ten")
     assert done.returncode == 0, done.stdout
@@ -108,7 +110,8 @@ def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
     assert lock(finished) == before
 
 
-def test_the_pipeline_runs_in_a_path_that_urls_and_shells_read_otherwise(finished, tmp_path):
+def test_the_pipeline_runs_in_a_path_with_special_characters(finished, tmp_path):
+    """URLs and shells would read them otherwise."""
     odd = copy_of(finished, tmp_path / 'a?b"c ;d$HOME')
     before = lock(odd)
     odd.run("make", "sync")  # it is a copy: MLflow's addresses are of the other
@@ -182,7 +185,7 @@ def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
     assert not target.exists()
 
 
-def test_a_pickle_in_place_of_mlflows_model_is_refused_and_not_executed(moved, tmp_path):
+def test_a_pickle_as_mlflows_model_is_refused_and_not_executed(moved, tmp_path):
     moved.quartet("sync")
     uri = f"sqlite:///{moved.root}/mlflow.db"
     model = next(run for run in runs(moved) if run["name"] == "four-bn")["models"][0]
@@ -198,7 +201,8 @@ def test_a_pickle_in_place_of_mlflows_model_is_refused_and_not_executed(moved, t
     moved.run("python", "-W", "ignore", "-c", SCORE, uri, model)
 
 
-def test_a_loss_that_is_not_finite_ends_as_failed_and_the_model_before_comes_back(moved):
+def test_a_loss_that_is_not_finite_ends_as_failed(moved):
+    """The model before comes back."""
     before = contents(moved.root / "stages")
     # Within its limits lr cannot be so high that a loss overflows.
     params = moved.root / "src/quartet/base/params.py"

@@ -171,7 +171,8 @@ def warning(capfd, said: Sequence[str] = ()) -> str:
 # The store is locked.
 
 
-def test_a_locked_store_costs_one_warning_and_the_next_run_makes_up_for_it(lock, capfd):
+def test_a_locked_store_costs_one_warning(lock, capfd):
+    """The next run makes up for it."""
     lock.tell()
     train()
     assert "database is locked" in warning(capfd)
@@ -181,7 +182,8 @@ def test_a_locked_store_costs_one_warning_and_the_next_run_makes_up_for_it(lock,
     assert_up_to_date()
 
 
-def test_a_store_locked_from_the_second_epoch_on_keeps_the_first_and_sync_adds_the_rest(lock, capfd):
+def test_a_store_locked_from_the_second_epoch_on_keeps_the_first(lock, capfd):
+    """`make sync` adds the rest."""
     train(two=lock.tell)
     assert "database is locked" in warning(capfd)
     lock.tell()
@@ -191,7 +193,8 @@ def test_a_store_locked_from_the_second_epoch_on_keeps_the_first_and_sync_adds_t
     assert_up_to_date()
 
 
-def test_nothing_is_missing_after_a_lock_that_ends_before_the_training(lock, capfd):
+def test_nothing_is_missing_after_a_lock_that_ends_early(lock, capfd):
+    """It ends before the training does."""
     train(two=lock.tell, four=lock.tell)
     assert "database is locked" in warning(capfd)
     assert_up_to_date()
@@ -208,7 +211,7 @@ def test_a_store_locked_at_the_very_end_costs_one_warning(lock, capfd):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, process.Terminated, errors.WorkError])
-def test_how_a_training_ended_is_not_hidden_by_a_store_that_fails(lock, monkeypatch, capfd, error):
+def test_a_store_that_fails_hides_no_end_of_a_training(lock, monkeypatch, capfd, error):
     monkeypatch.setattr(store, "PATIENCE", 2)  # a second later than the line that names the wait
 
     def fail() -> None:
@@ -224,7 +227,8 @@ def test_how_a_training_ended_is_not_hidden_by_a_store_that_fails(lock, monkeypa
 # The store cannot be written.
 
 
-def test_a_read_only_store_costs_one_warning_and_the_next_run_makes_up_for_it(disk, tmp_path, template, monkeypatch, capfd):
+def test_a_read_only_store_costs_one_warning(disk, tmp_path, template, monkeypatch, capfd):
+    """The next run makes up for it."""
     furnish(tmp_path, template, monkeypatch)
     disk("ro")
     train()
@@ -244,9 +248,8 @@ def test_a_store_that_cannot_be_made_costs_one_warning_at_once(disk, tmp_path, m
     assert "unable to open database file" in warning(capfd)
 
 
-def test_a_full_disk_costs_one_warning_and_nothing_is_missing_once_there_is_room(
-    disk, tmp_path, template, monkeypatch, capfd
-):
+def test_a_full_disk_costs_one_warning(disk, tmp_path, template, monkeypatch, capfd):
+    """Nothing is missing once there is room."""
     furnish(tmp_path, template, monkeypatch)
     rest = tmp_path / "rest"
 
@@ -281,7 +284,8 @@ def half(database: Path) -> None:
     ("damage", "problem"),
     [(garbage, "file is not a database"), (pages, "disk image is malformed"), (half, "disk image is malformed")],
 )
-def test_a_damaged_store_costs_one_warning_that_says_how_to_mend_it(database, capfd, damage, problem, moment):
+def test_a_damaged_store_costs_one_warning(database, capfd, damage, problem, moment):
+    """It says how to put that right."""
     train("whole")
     if moment == "one":
         damage(database)
@@ -293,7 +297,7 @@ def test_a_damaged_store_costs_one_warning_that_says_how_to_mend_it(database, ca
     assert f"move {database} away, and it is made again" in line
 
 
-def test_a_damaged_store_that_was_moved_away_is_made_anew(database, capfd):
+def test_a_damaged_store_that_was_moved_away_is_made_again(database, capfd):
     garbage(database)
     train()
     assert f"move {database} away" in warning(capfd)
@@ -314,7 +318,7 @@ def test_an_empty_file_is_made_a_store(database, capfd):
     assert_up_to_date()
 
 
-def test_a_store_that_is_removed_during_a_training_costs_one_warning(database, template, capfd):
+def test_a_store_removed_during_a_training_costs_one_warning(database, template, capfd):
     train(two=database.unlink)
     warning(capfd)
     shutil.copy(template, database)  # as MLflow would make it
@@ -346,7 +350,8 @@ def test_a_store_of_an_older_schema_is_upgraded_without_a_word(database, capfd):
     assert_up_to_date()
 
 
-def test_a_store_of_an_unknown_schema_costs_one_warning_that_says_how_to_mend_it(database, template, capfd):
+def test_a_store_of_an_unknown_schema_costs_one_warning(database, template, capfd):
+    """It says how to put that right."""
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'fedcba987654'")
     train()
@@ -457,7 +462,8 @@ def server(importing, tmp_path, monkeypatch):
 
 
 @shares_server
-def test_a_server_that_is_killed_costs_one_warning_and_sync_makes_up_for_it(server, capfd):
+def test_a_server_that_is_killed_costs_one_warning(server, capfd):
+    """`make sync` makes up for it."""
     train("killed server", two=server.kill)
     warning(capfd)
     server.start()
@@ -468,7 +474,7 @@ def test_a_server_that_is_killed_costs_one_warning_and_sync_makes_up_for_it(serv
 
 
 @shares_server
-def test_nothing_is_missing_where_the_server_is_back_before_the_end(server, capfd):
+def test_nothing_is_missing_if_the_server_is_back_before_the_end(server, capfd):
     train("restarted server", two=server.kill, three=server.start)
     warning(capfd)
     assert_up_to_date("restarted server")
@@ -476,7 +482,8 @@ def test_nothing_is_missing_where_the_server_is_back_before_the_end(server, capf
 
 @shares_server
 @pytest.mark.parametrize("path", ["runs/create", "runs/log-batch", "runs/log-inputs", "runs/update"])
-def test_a_server_that_dies_after_a_request_leaves_nothing_half_done(server, capfd, path):
+def test_a_server_that_dies_leaves_nothing_half_done(server, capfd, path):
+    """It dies after a request, before its answer."""
     code = f"died after {path}"
     server.kill()
     server.start("die", path)
@@ -680,7 +687,7 @@ def test_a_server_that_answers_wrongly_costs_one_warning(stub, capfd, status, bo
     assert 1 <= server.requests <= 2
 
 
-def test_a_server_that_never_answers_is_given_up_in_the_time_that_the_user_set(stub, monkeypatch, capfd):
+def test_a_server_that_never_answers_has_the_time_that_is_set(stub, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     server = stub(never)
@@ -692,7 +699,7 @@ def test_a_server_that_never_answers_is_given_up_in_the_time_that_the_user_set(s
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "1"
 
 
-def test_a_server_that_never_answers_is_given_up_without_a_setting_too(stub, monkeypatch, capfd):
+def test_a_server_that_never_answers_is_given_up_by_default(stub, monkeypatch, capfd):
     for name in ("TIMEOUT", "MAX_RETRIES"):
         monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}", raising=False)
     server = stub(never)
@@ -903,7 +910,8 @@ def bound_by_modes() -> tuple[str, ...]:
 
 
 @shares_project
-def test_the_script_trains_to_the_same_bytes_beside_a_locked_store_and_sync_makes_up_for_it(stage, undisturbed, monkeypatch):
+def test_the_script_trains_beside_a_locked_store(stage, undisturbed, monkeypatch):
+    """To the same bytes; `make sync` makes up for it."""
     lock = Companion(LOCK, str(stage.store))
     try:
         lock.tell()
@@ -919,9 +927,8 @@ def test_the_script_trains_to_the_same_bytes_beside_a_locked_store_and_sync_make
 
 
 @shares_project
-def test_the_script_trains_to_the_same_bytes_beside_a_read_only_store_and_the_next_run_makes_up_for_it(
-    stage, undisturbed, monkeypatch
-):
+def test_the_script_trains_beside_a_read_only_store(stage, undisturbed, monkeypatch):
+    """To the same bytes; the next run makes up for it."""
     before = bound_by_modes()
     stage.store.chmod(0o444)
     done = stage.train(before)

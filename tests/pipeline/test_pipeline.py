@@ -26,7 +26,8 @@ def experiment(finished):
     finished.run("dvc", "checkout", "-q")
 
 
-def test_the_first_repro_runs_every_stage_and_says_that_the_data_is_the_sample(finished) -> None:
+def test_the_first_repro_runs_every_stage(finished) -> None:
+    """It says that the data is the sample."""
     assert sorted(ran(finished.output)) == sorted(STAGES)
     assert "SAMPLE DATA" in finished.output
     assert "not MNIST" in (finished.root / "stages/plot/results.md").read_text(encoding="utf-8").splitlines()[0]
@@ -80,7 +81,8 @@ def test_a_comment_in_the_code_changes_the_provenance_alone(experiment) -> None:
     assert [path for path in before if after[path] != before[path]] == ["stages/train/four/provenance.json"]
 
 
-def test_an_experiment_retrains_the_trial_alone_and_shows_beside_the_four(experiment) -> None:
+def test_an_experiment_retrains_the_trial_alone(experiment) -> None:
+    """DVC shows it beside the four."""
     output = experiment.run("dvc", "exp", "run", "-S", "bn=true", "-n", "with-bn").stdout
     assert ran(output) == ["trial", "evaluate", "plot"]
     shown = list(csv.DictReader(experiment.run("dvc", "exp", "show", "--csv").stdout.splitlines()))
@@ -104,7 +106,8 @@ def run_queue(project) -> str:
     return status
 
 
-def test_a_temporary_experiment_and_a_queue_land_in_the_one_store(experiment) -> None:
+def test_experiments_in_copies_land_in_the_one_store(experiment) -> None:
+    """A temporary one, and those of a queue."""
     settings = ("-S", "seed=5", "-S", "epochs=1", "-n", "temporary")
     experiment.run("dvc", "exp", "run", "--temp", *settings, MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
     experiment.run("dvc", "exp", "run", "--queue", "-S", "bn=true,false", "-S", "lr=0.005", "-S", "epochs=1")
@@ -179,7 +182,8 @@ def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
     assert "mlflow.runColor" not in found["trial"]["tags"]
 
 
-def test_the_logged_model_loads_without_pickle_and_agrees_with_evaluate(finished) -> None:
+def test_the_logged_model_agrees_with_evaluate(finished) -> None:
+    """It loads without pickle."""
     run = next(run for run in runs(finished) if run["name"] == "four-bn")
     done = finished.run(
         "python",

@@ -112,7 +112,7 @@ def test_the_pictures_are_drawn_only_for_a_run_that_lacks_them(finished, tmp_pat
     assert sorted(run["artifacts"]) == FILES
 
 
-def test_where_the_process_beside_is_killed_the_evaluation_goes_on(finished, tmp_path):
+def test_the_evaluation_goes_on_if_the_process_beside_is_killed(finished, tmp_path):
     kill = "import psutil, time; psutil.Process().children()[0].kill(); time.sleep(1); tell('ten'); print('evaluated')"
     code = NAMED.format(last=kill)
     done = finished.run("python", "-c", code, PYTHONPATH="src", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/other.db")
@@ -130,7 +130,8 @@ sync.bring_up_to_date(["four"])
 """
 
 
-def test_a_model_that_a_kill_left_half_logged_is_logged_whole_by_the_next_sync(finished, tmp_path):
+def test_a_half_logged_model_is_logged_whole_by_the_next_sync(finished, tmp_path):
+    """A kill left it so."""
     uri = f"sqlite:///{tmp_path}/other.db"
     done = finished.run("python", "-c", KILLED, check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
     assert done.returncode == -signal.SIGKILL, done.stdout
@@ -146,7 +147,7 @@ def test_a_model_that_a_kill_left_half_logged_is_logged_whole_by_the_next_sync(f
         assert models() == ["READY"]
 
 
-def test_where_mlflow_fails_the_evaluation_beside_it_goes_on(finished):
+def test_the_evaluation_goes_on_if_mlflow_fails_beside_it(finished):
     code = NAMED.format(last="time.sleep(12); tell('ten'); tell('trial'); tell(sync.EVALUATED); print('evaluated')")
     done = finished.run("python", "-c", f"import time{code}", PYTHONPATH="src", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.stdout.count("quartet: warning:") == 1

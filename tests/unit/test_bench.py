@@ -59,7 +59,8 @@ def test_the_details_are_notes_below_the_table():
 
 @pytest.mark.computes
 @pytest.mark.parametrize("bn", [False, True])
-def test_the_bare_operations_are_those_of_a_step_and_leave_no_graph(bn):
+def test_the_bare_operations_are_those_of_a_step(bn):
+    """They leave no graph of gradients behind."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         bench.operations(bn)()
     names = [event.key for event in profile.key_averages()]

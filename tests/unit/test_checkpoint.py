@@ -112,7 +112,7 @@ def test_a_malicious_pickle_is_ignored_and_not_executed(checkpoint, workspace, c
     assert not (workspace / "sprung").exists()
 
 
-def test_it_is_removed_once_the_work_is_done_and_kept_after_an_error(checkpoint):
+def test_it_is_removed_after_the_work_and_kept_after_an_error(checkpoint):
     with pytest.raises(KeyboardInterrupt), checkpoint:
         raise KeyboardInterrupt
     assert checkpoint.path.exists()

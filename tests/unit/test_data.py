@@ -193,7 +193,8 @@ def test_a_damaged_manifest_is_named(saved, manifest, problem):
 
 
 @pytest.mark.parametrize("content", ["no tensors", "", "PK\x03\x04 a zip file"])
-def test_a_file_that_is_no_split_is_refused_though_its_digest_is_right(saved, content):
+def test_a_file_that_is_no_split_is_refused(saved, content):
+    """Its digest is the one of the manifest."""
     saved.write_text(content, encoding="utf-8")
     files.write_record(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(saved)}}})
     with pytest.raises(InputError, match="not what preprocess writes: damaged"):

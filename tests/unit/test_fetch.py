@@ -52,7 +52,8 @@ def test_a_mirror_gives_the_four_files_and_the_record(fetching, capsys):
     assert (images.shape, labels.shape) == ((120, 28, 28), (120,))
 
 
-def test_the_record_says_what_the_data_is_and_nothing_of_where_and_when(fetching):
+def test_the_record_says_what_the_data_is_alone(fetching):
+    """Nothing of where it came from, or when."""
     fetch.main()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in fetching.contents.items()}
     assert files.read_record(paths.SOURCE, "fetch") == {"data": "mnist", "sha256": digests}
@@ -145,7 +146,8 @@ def test_a_directory_is_taken_as_it_is_spelt(fetching, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("end", ["/", ""])
-def test_an_http_url_gives_the_files_with_and_without_a_last_slash(end, fetching, monkeypatch):
+def test_an_http_url_gives_the_files(end, fetching, monkeypatch):
+    """With a last slash and without one."""
     monkeypatch.setattr(sources, "MIRRORS", ())
     monkeypatch.setenv("QUARTET_MNIST", fetching.server.url().rstrip("/") + end)
     fetch.main()
@@ -159,7 +161,7 @@ def test_a_relative_directory_is_below_the_working_directory(fetching, monkeypat
     assert fetching.raw() == fetching.contents
 
 
-def test_a_relative_directory_is_below_the_project_that_dvc_names(fetching, tmp_path, monkeypatch):
+def test_a_relative_directory_is_below_dvcs_root(fetching, tmp_path, monkeypatch):
     fetching.put(tmp_path / "project" / "local")
     copy = tmp_path / "project/.dvc/tmp/exps/copy"
     (copy / "local").mkdir(parents=True)  # empty: a queued experiment's own copy does not have it
@@ -181,7 +183,8 @@ def test_the_home_directory_may_be_a_tilde(fetching, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["encoding", "encoding-lie"])
-def test_a_server_that_calls_the_packing_an_encoding_is_understood(fault, fetching, monkeypatch):
+def test_a_packing_called_an_encoding_is_understood(fault, fetching, monkeypatch):
+    """Some servers send a .gz file as an encoding of what is in it."""
     monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url(fault),))
     fetch.main()
     assert fetching.raw() == fetching.contents

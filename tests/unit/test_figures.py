@@ -56,7 +56,8 @@ DRAWINGS = {
 
 
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
-def test_a_figure_is_the_same_bytes_twice_without_metadata_and_leaves_no_style(draw):
+def test_a_figure_is_the_same_bytes_twice(draw):
+    """It has no metadata, and leaves no style of its own."""
     before = dict(mpl.rcParams)
     first = draw()
     assert draw() == first

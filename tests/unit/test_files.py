@@ -148,7 +148,8 @@ def test_a_record_with_any_bit_flipped_is_refused_or_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "3", "null", '{"a": 1}', '{"content_sha256": 3}'])
-def test_what_is_no_record_is_refused_with_the_stage_that_makes_it(tmp_path, content):
+def test_what_is_no_record_is_refused(tmp_path, content):
+    """The message names the stage that makes it."""
     path = tmp_path / "a.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"a\.json: not the content whose SHA-256 it names: .*--single-item evaluate`"):

@@ -67,7 +67,8 @@ def test_another_header_or_length_is_refused(file, content, problem):
         idx.read(file(content), 3)
 
 
-def test_a_header_that_promises_too_much_is_refused_before_memory_is_asked_for(file):
+def test_a_header_that_promises_too_much_is_refused(file):
+    """Before memory is asked for."""
     path = file(bytes([0, 0, 8, 3]) + b"\xff" * 12 + b"pixels")
     tracemalloc.start()
     try:

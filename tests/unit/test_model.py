@@ -137,7 +137,8 @@ def test_pixels_are_scaled_from_0_to_1():
     assert images.dtype == torch.uint8
 
 
-def test_scores_are_the_sigmoid_of_the_logits_and_the_same_class_wins(images):
+def test_scores_are_the_sigmoid_of_the_logits(images):
+    """The same class wins."""
     network = seeded(10, bn=False)
     with torch.inference_mode():
         logits, scores = network(pixels(images)), with_scores(network)(pixels(images))
@@ -148,7 +149,8 @@ def test_scores_are_the_sigmoid_of_the_logits_and_the_same_class_wins(images):
     assert torch.equal(scores.argmax(dim=1), logits.argmax(dim=1))
 
 
-def test_cross_entropy_on_sigmoid_outputs_cannot_reach_the_reports_loss_and_on_logits_it_can():
+def test_the_reports_loss_needs_logits():
+    """Cross-entropy on sigmoid outputs cannot be so small."""
     floor = -math.log(math.e / (math.e + 9))
     assert floor > 1.46
     right = torch.tensor([3])
@@ -266,7 +268,7 @@ def test_missing_weights_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "stage"), [("ten-bn", "train@ten-bn"), ("trial", "trial")])
-def test_damaged_weights_are_named_with_the_command_that_makes_them_anew(tmp_path, name, stage):
+def test_damaged_weights_are_named_with_what_makes_them_again(tmp_path, name, stage):
     (tmp_path / name).mkdir()
     (tmp_path / name / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=rf"model\.safetensors: .*; dvc repro --force --single-item {stage}`"):

@@ -95,7 +95,7 @@ def test_the_libraries_know_and_keep_the_contract():
         ("flags\t\t: avx2 fma avx512f", None),
     ],
 )
-def test_a_processor_that_cannot_keep_the_contract_is_left_as_it_is(tmp_path, monkeypatch, flags, problem):
+def test_a_processor_without_the_contract_is_left_as_it_is(tmp_path, monkeypatch, flags, problem):
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nmodel name : any\n{flags}\n", encoding="utf-8")
     monkeypatch.setattr(numerics, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")

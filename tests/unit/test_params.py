@@ -102,7 +102,7 @@ GROUPS = "groups: expected four non-empty lists that use each digit 0 to 9 exact
         ("  - [4, 9]", "  - [4, nine]", 'groups.3.1: expected a whole number, found "nine"'),
     ],
 )
-def test_a_bad_value_is_named_with_what_was_found_and_what_is_allowed(refusal, old, new, problem):
+def test_a_bad_value_is_named_with_what_is_found_and_allowed(refusal, old, new, problem):
     assert f"params.yaml: {problem}" in refusal(old, new)
 
 
@@ -119,7 +119,8 @@ def test_a_bad_value_is_named_with_what_was_found_and_what_is_allowed(refusal, o
         ("  seed: 0\n\n#", "\n#", ["data.seed: missing; add it"]),
     ],
 )
-def test_an_unknown_or_missing_key_is_named_with_the_nearest_known_one(refusal, old, new, words):
+def test_an_unknown_key_is_named_with_the_nearest_known_one(refusal, old, new, words):
+    """A missing one too."""
     message = refusal(old, new)
     assert [word for word in words if word not in message] == []
 

@@ -200,7 +200,7 @@ def test_a_command_that_is_no_stage_goes_on_without_a_parent():
     assert parent.communicate("begin\n", timeout=60) == ("1\n0\n", "")
 
 
-def test_being_terminated_is_no_exception_that_a_broad_clause_catches():
+def test_no_broad_clause_catches_being_terminated():
     assert not issubclass(Terminated, Exception)
 
 
@@ -227,7 +227,7 @@ def test_what_holds_signals_back_tells_which_came():
         assert list(came) == [signal.SIGINT]
 
 
-def test_what_holds_signals_back_leaves_the_handlers_as_they_were(capsys):
+def test_holding_signals_back_leaves_the_handlers_as_they_were(capsys):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with held("this test"):
         assert signal.getsignal(signal.SIGINT) not in before

@@ -138,7 +138,7 @@ def test_an_older_python_that_draws_other_bytes_is_refused(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_committed_documents_are_made_of_the_published_outputs():
+def test_the_documents_are_made_of_the_published_outputs():
     """Whoever checks the outputs with `make verify` has checked what the documents say."""
     published = outputs.read(ROOT)["outputs"]
     pictures = {path.name for path in (ROOT / "docs").glob("*.png")}

@@ -157,7 +157,8 @@ def test_a_missing_history_is_named(workspace):
 
 @pytest.mark.parametrize("content", [b"", b"epoch,train_loss\n1,0.5\n", b"\xff", HEADER + b"1,0.5,0.5,0.6\n"])
 @pytest.mark.parametrize(("name", "stage"), [("ten", "train@ten"), ("trial", "trial")])
-def test_a_history_that_is_not_the_one_of_the_summary_is_named_with_the_stage_that_makes_it(workspace, content, name, stage):
+def test_a_history_of_another_summary_is_named(workspace, content, name, stage):
+    """The message names the stage that makes it."""
     record.write(named(name), [Epoch(1, 0.5, 0.5, 0.5)], LAYERS, TRACKED)
     files.write_bytes(paths.history(name), content)
     with pytest.raises(InputError, match=rf"history\.csv: .*dvc repro --force --single-item {stage}`|not CSV"):
@@ -176,7 +177,7 @@ def test_what_a_killed_training_left_half_written_is_removed(workspace):
     assert sorted(paths.TRAIN.rglob("*")) == sorted([*before, *four])
 
 
-def test_a_training_is_described_by_its_parameters_groups_and_data(workspace):
+def test_parameters_groups_and_data_describe_a_training(workspace):
     found = described("four-bn")
     recipe = {"epochs": 10, "batch_size": 20, "lr": 0.001, "schedule": "constant", "augment": False, "seed": 0}
     assert found.description == {

@@ -24,7 +24,8 @@ def named_tests(file: str) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
-def test_every_row_has_a_fault_what_is_seen_what_is_kept_and_a_test():
+def test_every_row_is_complete():
+    """A fault, what you see, what is kept, and a test."""
     assert len(ROWS) > 50
     assert all(len(row) == 4 and all(row) for row in ROWS)
 

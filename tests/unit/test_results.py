@@ -53,7 +53,7 @@ def test_the_headline_comes_last_and_then_what_to_do(project, capsys):
     assert not any("git switch" in line or "QUARTET_MNIST" in line for line in lines)
 
 
-def test_other_results_than_the_committed_ones_are_to_be_committed_first(project, capsys):
+def test_other_results_are_to_be_committed_first(project, capsys):
     (project / "dvc.lock").write_text("another", encoding="utf-8")
     lines = printed(capsys)
     command = lines[lines.index("Next:") + 1].strip()

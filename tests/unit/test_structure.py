@@ -128,7 +128,7 @@ def shipped():
     return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
-def test_imports_are_found_wherever_they_stand():
+def test_imports_are_found_wherever_they_are():
     assert own("quartet.base.params") == {"quartet", "quartet.base", "quartet.base.paths", "quartet.base.errors"}
     assert "quartet.model.weights" in own("evaluate")
     assert "mlflow" in Imports("quartet.tracking.store").names
@@ -424,12 +424,22 @@ def test_a_test_file_has_a_folder_and_a_name_of_its_own():
     assert len({path.name for path in TEST_FILES}) == len(TEST_FILES)
 
 
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.name)
+def test_the_names_of_tests_are_short_and_used_once(path):
+    """Of two with one name in a file, pytest runs the last alone."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    assert [name for name in names if len(name) > 60] == []
+    assert len(set(names)) == len(names)
+
+
 def test_every_command_is_a_module():
     modules = {module.split(".")[-1] for module in MODULES if module.startswith("quartet.commands.")}
     assert set(cli.COMMANDS) == modules - {"cli", "outputs"}
 
 
-def test_every_requirement_is_one_exact_version_without_an_address():
+def test_every_requirement_is_one_exact_version():
+    """Without an address."""
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.!+_-]+( ; [^#@]+)?", line)] == []
     assert [line for line in lines if "://" in line] == []

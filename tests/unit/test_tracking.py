@@ -84,7 +84,8 @@ def test_each_epoch_is_in_the_store_before_the_next_one(own_store):
     ]
 
 
-def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(own_store):
+def test_a_training_done_again_is_the_same_run(own_store):
+    """No step is stored twice."""
     train("again")
     before = all_of("again")
     assert [run["info"]["status"] for run in before] == ["FINISHED"]
@@ -101,7 +102,8 @@ def test_a_training_done_again_is_the_same_run_and_stores_no_step_twice(own_stor
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt, "KILLED"), (process.Terminated, "KILLED"), (errors.WorkError, "FAILED")]
 )
-def test_a_training_that_ends_early_says_how_and_goes_on_in_its_own_run(own_store, error, status):
+def test_a_training_that_ends_early_goes_on_in_its_own_run(own_store, error, status):
+    """Its run says how it ended."""
     name = error.__name__
     with contextlib.suppress(error), runs.live(describe(name), None) as log:
         log(runs.Outcome(HISTORY[:1]))
@@ -114,7 +116,8 @@ def test_a_training_that_ends_early_says_how_and_goes_on_in_its_own_run(own_stor
     assert (run.info.status, steps(run)) == ("FINISHED", [1, 2, 3, 4])
 
 
-def test_a_training_that_never_ran_here_gets_one_run_marked_as_restored(own_store):
+def test_a_training_that_never_ran_here_is_marked_as_restored(own_store):
+    """It has one run."""
     for _ in range(2):
         complete("restored")
     (run,) = found("restored")
@@ -177,7 +180,8 @@ def trainings(folder, data, *codes):
             process.communicate()
 
 
-def test_eight_trainings_at_once_lose_nothing_and_no_word_is_said(own_store):
+def test_eight_trainings_at_once_lose_nothing(own_store):
+    """No word is said."""
     names, data = [f"one of eight {number}" for number in range(8)], "first logged by one of them"
     with trainings(own_store, data, *names) as processes:
         assert [process.communicate("end\n") for process in processes] == [("", None)] * 8
@@ -211,7 +215,8 @@ def test_a_run_that_was_begun_and_not_described_is_described(own_store):
     assert len(run.inputs.dataset_inputs) == 2
 
 
-def test_a_killed_training_is_closed_as_killed_and_a_live_one_is_left_alone(own_store):
+def test_a_killed_training_is_closed_as_killed(own_store):
+    """A live one is left alone."""
     with trainings(own_store, "a", "killed", "alive") as (killed, _):
         killed.kill()
         killed.wait()
@@ -219,7 +224,7 @@ def test_a_killed_training_is_closed_as_killed_and_a_live_one_is_left_alone(own_
         assert [run.info.status for run in found("killed") + found("alive")] == ["KILLED", "RUNNING"]
 
 
-def test_a_server_that_is_down_costs_one_warning_and_nothing_else(monkeypatch, capfd, tmp_path):
+def test_a_server_that_is_down_costs_one_warning_alone(monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
     with runs.live(describe("down"), None) as log:
@@ -246,7 +251,7 @@ def test_a_moved_project_is_said_and_mended(own_store, tmp_path, monkeypatch, ca
     assert run.info.artifact_uri.startswith(str(there / "mlruns")) or run.info.artifact_uri.startswith(there.as_uri())
 
 
-def test_the_own_store_may_be_named_in_other_words(tmp_path, monkeypatch):
+def test_the_projects_own_store_may_be_named_in_other_words(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
     for named in ("mlflow.db", "./mlflow.db", f"{tmp_path}/link/mlflow.db", f"{tmp_path}/x/../mlflow.db"):
@@ -505,7 +510,7 @@ def test_the_runs_of_a_trial_are_called_after_their_experiments(own_store, monke
     assert "lr 0.001" in note
 
 
-def test_an_experiment_that_uses_a_training_again_does_not_take_its_run(own_store, monkeypatch):
+def test_an_experiment_takes_no_run_of_another(own_store, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "first")
     train("used again")
     before = all_of("used again")
@@ -516,7 +521,8 @@ def test_an_experiment_that_uses_a_training_again_does_not_take_its_run(own_stor
     assert before[0]["data"]["tags"]["dvc.exp.name"] == "first"
 
 
-def test_the_experiment_says_what_it_has_and_keeps_what_a_user_writes(own_store):
+def test_the_experiment_keeps_what_a_user_writes(own_store):
+    """It says what it has."""
     client = store.client()
     number = store.experiment_id(client)
     assert client.get_experiment(number).tags["mlflow.note.content"] == store.EXPERIMENT_TAGS["mlflow.note.content"]

@@ -51,7 +51,8 @@ def same(first, second):
 
 @pytest.mark.parametrize("bn", [False, True])
 @pytest.mark.parametrize("augment", [False, True])
-def test_a_training_is_the_same_from_the_same_seed_whatever_random_numbers_were_drawn_before(examples, bn, augment):
+def test_a_training_is_the_same_from_the_same_seed(examples, bn, augment):
+    """Whatever random numbers were drawn before."""
     hyperparameters = recipe(bn=bn, augment=augment)
     first = loop.fit(hyperparameters, *examples)
     torch.rand(3)
@@ -149,7 +150,8 @@ def test_fake_digits_are_learned(examples):
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(150, [40, 40, 40, 30]), (121, [40, 40, 40, 1]), (40, [40]), (1, [1])])
-def test_every_image_is_trained_on_in_each_epoch_the_last_smaller_batch_too(examples, monkeypatch, count, sizes):
+def test_every_image_is_trained_on_in_each_epoch(examples, monkeypatch, count, sizes):
+    """Those of the last, smaller batch too."""
     train, validation = examples
     # An image's first pixel is its number.
     images = train.images[:count].clone()
@@ -264,7 +266,8 @@ def test_sampling_is_pytorchs():
     torch.testing.assert_close(sampled(images, columns, rows).double(), expected, rtol=0, atol=2 * 6 * 44 * U + 9 * U)
 
 
-def test_augmentation_rotates_scales_and_shifts_within_its_bounds_and_uses_them():
+def test_augmentation_stays_within_its_bounds_and_uses_them():
+    """It rotates, scales and shifts."""
     images = blob(500, 1.5, 4)
     found = augmented(images, torch.Generator().manual_seed(0))
     assert (found.shape, found.dtype) == (images.shape, torch.float32)
@@ -282,7 +285,8 @@ def test_augmentation_rotates_scales_and_shifts_within_its_bounds_and_uses_them(
         assert abs(offsets.mean()) < 4 * offsets.std() / math.sqrt(500)
 
 
-def test_augmentation_comes_from_its_generator_and_leaves_black_black():
+def test_augmentation_comes_from_its_generator():
+    """It leaves black black."""
     images = blob(5, 2, 4)
     first, again, other = (augmented(images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
@@ -299,7 +303,8 @@ def test_examples_are_a_splits_images_and_classes(workspace, tiny):
     np.testing.assert_array_equal(labels.numpy(), classes[tiny.labels])
 
 
-def test_a_training_with_augmentation_differs_and_still_validates_on_the_images_as_they_are(examples):
+def test_a_training_with_augmentation_differs(examples):
+    """It validates on the images as they are."""
     train, validation = examples
     network, history = loop.fit(recipe(augment=True), train, validation)
     assert not same((network, history), loop.fit(RECIPE, train, validation))
@@ -310,7 +315,8 @@ def test_a_training_with_augmentation_differs_and_still_validates_on_the_images_
     assert numerics.rounded(accuracy) == history[-1].val_accuracy
 
 
-def test_a_loss_that_is_not_finite_stops_the_training_with_epoch_and_step(examples):
+def test_a_loss_that_is_not_finite_stops_the_training(examples):
+    """The message names the epoch and the step."""
     # Beyond what params.yaml allows: Adam's steps are of the size of lr, so a good lr does not overflow float32 soon.
     boundless = RECIPE.model_copy(update={"lr": 1e30})
     done = []
@@ -330,7 +336,7 @@ def trial(hyperparameters):
 
 @pytest.mark.parametrize("bn", [False, True])
 @pytest.mark.parametrize("schedule", ["constant", "onecycle"])
-def test_a_training_stopped_after_each_epoch_ends_as_one_that_was_not(examples, workspace, capsys, bn, schedule):
+def test_a_training_stopped_after_each_epoch_ends_the_same(examples, workspace, capsys, bn, schedule):
     hyperparameters = recipe(bn=bn, schedule=schedule, epochs=4, augment=True)
     whole = loop.fit(hyperparameters, *examples)
 
@@ -353,7 +359,7 @@ def test_a_training_stopped_after_each_epoch_ends_as_one_that_was_not(examples, 
     assert capsys.readouterr().out.splitlines() == [f"trial: resumed after epoch {number}" for number in (1, 2, 3)]
 
 
-def test_a_training_stopped_within_an_epoch_goes_on_from_the_one_before(examples, workspace):
+def test_a_stop_within_an_epoch_goes_on_from_the_one_before(examples, workspace):
     hyperparameters = recipe(bn=True, epochs=3)
     whole = loop.fit(hyperparameters, *examples)
 
@@ -378,7 +384,7 @@ class Fixed(nn.Sequential):
         return self.logits
 
 
-def test_an_evaluation_is_the_mean_loss_and_the_share_of_right_answers():
+def test_an_evaluation_is_the_mean_loss_and_the_accuracy():
     third = math.log(3)
     network = Fixed([[third, 0.0], [third, 0.0], [0.0, 0.0], [0.0, third]]).train()
     loss, accuracy = loop.evaluate(
