@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 
-from project import ROOT, Project, clone
+from project import PARAMS, Project, clone
 from quartet.base import numerics
 from quartet.data import splits
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(PARAMS, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

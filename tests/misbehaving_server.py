@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from project import ROOT
+from project import PARAMS
 from quartet.base import paths
 from quartet.data import download, sources
 
@@ -204,7 +204,7 @@ class Fetching:
 
     def source(self, source: str) -> None:
         """Set data.source in params.yaml."""
-        text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+        text = PARAMS.read_text(encoding="utf-8")
         assert text.count("  source: auto") == 1
         Path("params.yaml").write_text(text.replace("  source: auto", f"  source: {source}"), encoding="utf-8")
 
@@ -253,7 +253,7 @@ def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetchi
     workspace, temporary = tmp_path / "workspace", tmp_path / "temporary"
     workspace.mkdir()
     temporary.mkdir()
-    shutil.copy(ROOT / "params.yaml", workspace)
+    shutil.copy(PARAMS, workspace)
     monkeypatch.chdir(workspace)
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     for name in ("QUARTET_MNIST", "DVC_ROOT"):

@@ -15,6 +15,7 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+PARAMS = ROOT / "tests/params.yaml"  # what is shipped, whatever the user has made of params.yaml
 VARIANTS = ["ten", "ten-bn", "four", "four-bn"]
 TRAININGS = [*VARIANTS, "trial"]
 STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot"]
@@ -81,7 +82,10 @@ def start_dvc(root: Path, stages: dict[str, Any]) -> None:
 
 
 def clone(folder: Path) -> Project:
-    """This checkout's files, tracked and new, committed to a new repository that uses the sample, without a git identity."""
+    """This checkout's files, tracked and new, committed to a new repository without a git identity.
+
+    Its settings are those of PARAMS, on the sample.
+    """
     home, root = folder / "home", folder / "project"
     home.mkdir(parents=True)
     listed = subprocess.run(
@@ -95,8 +99,8 @@ def clone(folder: Path) -> Project:
         if (ROOT / name).is_file() and name != "dvc.lock":
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
-    text = (root / "params.yaml").read_text(encoding="utf-8")
-    (root / "params.yaml").write_text(text.replace("source: auto", "source: sample"), encoding="utf-8")
+    shutil.copy(PARAMS, root)
+    replace(root / "params.yaml", "source: auto", "source: sample")
     (root / ".venv").symlink_to(sys.prefix)
     project = Project(root, home)
     project.run("git", "init", "-q")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from project import ROOT
+from project import PARAMS
 from quartet.base import files, params, paths
 from quartet.base.params import Hyperparameters
 from quartet.base.stage import Tracked
@@ -23,7 +23,7 @@ from quartet.model import network
 from quartet.training import record
 from quartet.training.record import Epoch, TrainingRecord
 
-SHIPPED = params.load(ROOT / "params.yaml")
+SHIPPED = params.load(PARAMS)
 EPOCHS = [Epoch(1, 0.9, 0.8, 0.9), Epoch(2, 0.0724, 0.0631, 0.98)]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from project import ROOT, Project
+from project import PARAMS, ROOT, Project
 from quartet.base import errors, params, paths, process
 from quartet.base.params import Hyperparameters
 from quartet.base.redaction import shown
@@ -870,7 +870,7 @@ class Stage:
 def undisturbed(tmp_path_factory, template):
     """A training that nothing disturbed."""
     root, home = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("home")
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    text = PARAMS.read_text(encoding="utf-8")
     assert text.count("  epochs: 10\n") == 1
     (root / "params.yaml").write_text(text.replace("  epochs: 10\n", "  epochs: 2\n"), encoding="utf-8")
     random = np.random.default_rng(0)

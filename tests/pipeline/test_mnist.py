@@ -11,7 +11,7 @@ import torch
 
 import fetch
 import preprocess
-from project import ROOT
+from project import PARAMS, ROOT
 from quartet.base import files, params, paths
 from quartet.data import splits
 from quartet.evaluation import predictions
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs MNIST's four 
 def test_one_epoch_of_ten_is_in_the_known_band(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QUARTET_MNIST", str(FOLDER.resolve()))
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes(PARAMS.read_bytes())
     fetch.main()
     preprocess.main()
     assert [splits.load_manifest()["splits"][name]["images"] for name in splits.SPLITS] == [54_000, 6_000, 10_000]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from project import ROOT, replace, start_dvc
+from project import PARAMS, replace, start_dvc
 from quartet.base import files, paths
 from quartet.base.errors import WorkError
 from quartet.commands import audit, prepare
@@ -54,7 +54,7 @@ def note(name, content):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("audit")
-    shutil.copy(ROOT / "params.yaml", root)
+    shutil.copy(PARAMS, root)
     replace(root / "params.yaml", "\nlr: 0.01", "\nlr: 1.0e-05")
     (root / "in").write_text("a file", encoding="utf-8")
     start_dvc(root, STAGES)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from dvc.fs import LocalFileSystem
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from project import PARAMS, ROOT
 from quartet.base import params
 from quartet.base.errors import InputError
 
@@ -52,6 +54,15 @@ def section(workspace, name):
     text = (workspace / "params.yaml").read_text(encoding="utf-8")
     (found,) = re.findall(rf"^{name}:\n(?:  .*\n)+", text, re.MULTILINE)
     return found
+
+
+def test_the_tests_settings_have_the_keys_of_the_committed_ones():
+    """Their values may differ: whoever uses this changes them."""
+    shown = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True, check=True)
+    committed, ours = yaml.safe_load(shown.stdout), yaml.safe_load(PARAMS.read_bytes())
+    assert ours.keys() == committed.keys()
+    for section in ("data", "report"):
+        assert ours[section].keys() == committed[section].keys()
 
 
 def test_the_shipped_file_loads(workspace):

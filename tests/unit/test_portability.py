@@ -26,8 +26,8 @@ shift 2
 """
 
 
-def compare(tmp_path, environment, *arguments):
-    emulator = tmp_path / "bin" / "qemu-x86_64"
+def compare(workspace, environment, *arguments):
+    emulator = workspace / "bin" / "qemu-x86_64"
     system = ""
     if environment is not None:
         system = ":/usr/bin:/bin"
@@ -36,12 +36,12 @@ def compare(tmp_path, environment, *arguments):
         emulator.chmod(0o755)
     return subprocess.run(
         [QUARTET, "portability", *arguments],
-        cwd=ROOT,
+        cwd=workspace,
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT / "src"),
             "PATH": f"{emulator.parent}{system}",
-            "TMPDIR": str(tmp_path),
+            "TMPDIR": str(workspace),
         },
         capture_output=True,
         text=True,
@@ -58,11 +58,11 @@ def rows(output):
     ("environment", "same"),
     [("", True), (f"{numerics.SWITCH}=off ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41", False)],
 )
-def test_every_output_of_every_training_is_compared(tmp_path, environment, same):
-    done = compare(tmp_path, environment, "Known")
+def test_every_output_of_every_training_is_compared(workspace, environment, same):
+    done = compare(workspace, environment, "Known")
     assert done.returncode == (0 if same else 1), done.stderr
     found = rows(done.stdout)
-    for name in params.load(ROOT / "params.yaml").trainings:
+    for name in params.load().trainings:
         for file in ("model.safetensors", "history.csv", "summary.json"):
             assert f"stages/train/{name}/{file}" in found
     assert {
@@ -92,8 +92,8 @@ def test_every_output_of_every_training_is_compared(tmp_path, environment, same)
         ("", "/no/such/python", "/no/such/python: expected a Python interpreter"),
     ],
 )
-def test_what_cannot_be_compared_with_is_refused(tmp_path, environment, argument, problem):
-    done = compare(tmp_path, environment, argument)
+def test_what_cannot_be_compared_with_is_refused(workspace, environment, argument, problem):
+    done = compare(workspace, environment, argument)
     assert done.returncode == 2
     assert done.stderr.startswith(f"quartet: error: {problem}")
     assert done.stderr.count("\n") == 1
@@ -106,8 +106,7 @@ def test_an_output_that_only_one_run_has_differs():
     }
 
 
-def test_a_run_that_fails_is_told_with_its_last_words(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_a_run_that_fails_is_told_with_its_last_words(workspace, tmp_path):
     emulator = tmp_path / "emulator"
     emulator.write_text("#!/bin/sh\necho warning: TCG doesn\\'t support >&2; echo no such instruction >&2; exit 132")
     emulator.chmod(0o755)
@@ -121,8 +120,7 @@ def test_a_run_that_fails_is_told_with_its_last_words(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("crashes", [1, 2])
-def test_a_run_that_crashes_is_done_once_more(tmp_path, monkeypatch, capfd, crashes):
-    monkeypatch.chdir(ROOT)
+def test_a_run_that_crashes_is_done_once_more(workspace, tmp_path, capfd, crashes):
     emulator, count = tmp_path / "emulator", tmp_path / "count"
     emulator.write_text(
         f"#!/bin/sh\necho x >> {count}\n[ $(wc -l < {count}) -gt {crashes} ] || kill -SEGV $$\nmkdir -p stages/plot\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from project import ROOT, replace, start_dvc
+from project import PARAMS, ROOT, replace, start_dvc
 from quartet.base import params, stage
 from quartet.base.errors import InputError, WorkError
 from quartet.base.stage import Tracked
@@ -35,7 +35,7 @@ def write(path, text):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("stage")
-    shutil.copy(ROOT / "params.yaml", root)
+    shutil.copy(PARAMS, root)
     write(root / "in", "a file")
     write(root / "folder/one", "1")
     write(root / "folder/two", "2")

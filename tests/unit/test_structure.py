@@ -12,7 +12,7 @@ from importlib import import_module
 import pytest
 import yaml
 
-from project import ROOT
+from project import PARAMS, ROOT
 from quartet.base import files, params, paths
 from quartet.base.params import Hyperparameters
 from quartet.commands import cli
@@ -30,7 +30,7 @@ MODULES = sorted(
 PACKAGES = sorted(path.name for path in SOURCE.glob("quartet/*") if (path / "__init__.py").exists())
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 BODIES = {name: stage.get("do", stage) for name, stage in STAGES.items()}
-VARIANTS = tuple(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["variants"])
+VARIANTS = tuple(yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["variants"])
 TRAININGS = (*VARIANTS, params.TRIAL)
 
 # A package imports only those before it, and those on its own line.
@@ -125,7 +125,7 @@ def parameters(stage, name=""):
 
 
 def shipped():
-    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
 
 
 def test_imports_are_found_wherever_they_are():
