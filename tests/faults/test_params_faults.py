@@ -8,12 +8,15 @@ import math
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from project import clone
+from quartet.base import process
+from quartet.commands import prepare
 from quartet.data import splits
 
 GROUPS = "groups: expected four non-empty lists that use each digit 0 to 9 exactly once, found "
@@ -194,8 +197,28 @@ def test_a_value_cannot_steer_the_terminal(project, letters):
 
 
 @pytest.mark.parametrize(("old", "new", "problem"), VALUES, ids=[problem[:50] for _, _, problem in VALUES])
-def test_make_stops_at_a_bad_value(project, old, new, problem):
+def test_a_bad_value_is_refused_before_anything_is_done(project, monkeypatch, capfd, old, new, problem):
+    """In one line, by what `make` calls first: here in this process."""
+    monkeypatch.chdir(project.root)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handlers are pytest's
+    with bad(project, edited(project, old, new)), pytest.raises(SystemExit) as left:
+        process.run(lambda: prepare.main([]))
+    said = capfd.readouterr()
+    assert (left.value.code, said.out) == (2, "")
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"quartet: error: params.yaml: {problem}")
+    assert len(line) < 1500
+
+
+# One of each kind: a value, a list, a key, a name, YAML, a depth, a length, and bytes.
+KINDS = ("bn: yes", "17", "epoch: 10", "  Ten:", "bn:false", f"{MANY}bn: *m9", f"seed: {'9' * 5000}", b"bn: \xff\n")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[repr(kind)[:20] for kind in KINDS])
+def test_make_stops_at_a_bad_value(project, kind):
     """In one line, and touches nothing."""
+    ((old, new, problem),) = [value for value in VALUES if value[1] == kind]
     line = make(project, edited(project, old, new))
     assert line.startswith(f"quartet: error: params.yaml: {problem}")
     assert len(line) < 1500
