@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 
-from project import PARAMS, Project, clone
+from project import PARAMS, Bomb, Project, clone
 from quartet.base import numerics
 from quartet.data import splits
 
@@ -35,6 +35,12 @@ def workspace(tmp_path, monkeypatch):
     shutil.copy(PARAMS, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def bomb(tmp_path):
+    """What is executed if a pickle of it is read."""
+    return Bomb(tmp_path / "executed")
 
 
 @pytest.fixture

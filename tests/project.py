@@ -215,10 +215,14 @@ def training_of(process) -> psutil.Process:
 
 
 class Bomb:
-    """Executed where a pickle of it is read."""
+    """Makes a folder if a pickle of it is read."""
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self):
-        return os.mkdir, (str(self.target),)
+        return os.mkdir, (str(self.folder),)
+
+    @property
+    def executed(self) -> bool:
+        return self.folder.exists()

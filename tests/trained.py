@@ -37,6 +37,11 @@ def described(name: str, hyperparameters: Hyperparameters, data: str = "sample")
     return TrainingRecord(name, hyperparameters, groups, data, {"train": "0" * 64, "validation": "1" * 64}, "2" * 64)
 
 
+def write_manifest(data: str = "sample", **digests: str) -> None:
+    """Write what preprocess does beside the splits, with the SHA-256 of each of these."""
+    files.write_record(paths.MANIFEST, {"data": data, "splits": {name: {"sha256": it} for name, it in digests.items()}})
+
+
 def place(digit: int, training: TrainingRecord) -> int:
     """The class of a digit, looked for in the groups."""
     return next(number for number, group in enumerate(training.groups) if digit in group)

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from project import SCORE, TRAININGS, Bomb, Project, lock, runs
+from project import SCORE, TRAININGS, Project, lock, runs
 from quartet.base import files
 
 # One worker runs all that shares the finished project.
@@ -165,13 +165,12 @@ def test_a_damaged_object_in_dvcs_cache_is_not_trained_on(moved):
     assert lock(moved) == before
 
 
-def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
+def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path, bomb):
     copy = tmp_path / "project"
     for name in ("data/split", "stages/train/ten"):
         shutil.copytree(moved.root / name, copy / name)
     shutil.copy(moved.root / "params.yaml", copy)
-    target = tmp_path / "executed"
-    (copy / "data/split/train.safetensors").write_bytes(pickle.dumps(Bomb(target)))
+    (copy / "data/split/train.safetensors").write_bytes(pickle.dumps(bomb))
     manifest = copy / "data/split/manifest.json"
     record = files.read_record(manifest, "preprocess")
     record["splits"]["train"]["sha256"] = files.sha256(copy / "data/split/train.safetensors")
@@ -182,22 +181,22 @@ def test_a_pickle_among_the_splits_is_refused_and_not_executed(moved, tmp_path):
     assert done.stdout.count("\n") == 1
     assert "data/split/train.safetensors" in done.stdout
     assert contents(copy / "stages") == before
-    assert not target.exists()
+    assert not bomb.executed
 
 
-def test_a_pickle_as_mlflows_model_is_refused_and_not_executed(moved, tmp_path):
+def test_a_pickle_as_mlflows_model_is_refused_and_not_executed(moved, bomb):
     moved.quartet("sync")
     uri = f"sqlite:///{moved.root}/mlflow.db"
     model = next(run for run in runs(moved) if run["name"] == "four-bn")["models"][0]
     (weights,) = (moved.root / "mlruns").rglob(f"{model}/artifacts/data/model.*")
-    kept, target = weights.read_bytes(), tmp_path / "executed"
+    kept = weights.read_bytes()
     try:
-        weights.write_bytes(pickle.dumps(Bomb(target)))
+        weights.write_bytes(pickle.dumps(bomb))
         done = moved.run("python", "-W", "ignore", "-c", SCORE, uri, model, check=False)
     finally:
         weights.write_bytes(kept)
     assert done.returncode != 0
-    assert not target.exists()
+    assert not bomb.executed
     moved.run("python", "-W", "ignore", "-c", SCORE, uri, model)
 
 

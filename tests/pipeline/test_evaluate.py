@@ -9,11 +9,12 @@ from project import TRAININGS, Project, runs
 from quartet.base import files, numerics, paths
 from quartet.base.errors import InputError
 from quartet.data import splits
+from trained import write_manifest
 
 
 def test_a_damaged_test_set_is_refused_before_any_model_is_read(workspace, tiny):
     splits.save_split("test", tiny)
-    files.write_record(paths.MANIFEST, {"data": "sample", "splits": {"test": {"sha256": "another"}}})
+    write_manifest(test="another")
     with pytest.raises(InputError, match=r"test\.safetensors: its SHA-256 is not the one"):
         evaluate.main()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from project import ROOT, Bomb, runs
+from project import ROOT, runs
 from quartet.tracking import store
 
 # One worker runs all that shares the finished project.
@@ -90,7 +90,7 @@ def test_the_model_is_served_in_batches_of_any_size(finished, address):
         (finished.root / "digits.json").unlink(missing_ok=True)
 
 
-def test_a_crafted_archive_is_refused_and_not_executed(finished, address, tmp_path):
+def test_a_crafted_archive_is_refused_and_not_executed(finished, address, bomb):
     """PyTorch reads an archive's sample inputs as a pickle if they are one; see it do so, and see MLflow refuse."""
     import torch
 
@@ -98,12 +98,11 @@ def test_a_crafted_archive_is_refused_and_not_executed(finished, address, tmp_pa
     kept = archive.read_bytes()
     crafted = io.BytesIO()
     for allowed in ("true", "false"):
-        target = tmp_path / allowed
         with zipfile.ZipFile(archive) as old, zipfile.ZipFile(crafted := io.BytesIO(), "w") as new:
             for name in old.namelist():
                 content = old.read(name)
                 if name.endswith("sample_inputs/model.pt"):
-                    torch.save(Bomb(target), whole := io.BytesIO())
+                    torch.save(bomb, whole := io.BytesIO())
                     content = whole.getvalue()
                 new.writestr(old.getinfo(name), content)
         try:
@@ -114,7 +113,9 @@ def test_a_crafted_archive_is_refused_and_not_executed(finished, address, tmp_pa
             )
         finally:
             archive.write_bytes(kept)
-        assert target.exists() == (allowed == "true"), done.stdout
+        assert bomb.executed == (allowed == "true"), done.stdout
+        if bomb.executed:
+            bomb.folder.rmdir()
     assert done.returncode != 0
 
 

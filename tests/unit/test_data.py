@@ -10,6 +10,7 @@ import safetensors.numpy
 from quartet.base import files, paths
 from quartet.base.errors import InputError
 from quartet.data import idx, splits
+from trained import write_manifest
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def pair(tmp_path):
 def saved(workspace, tiny):
     splits.save_split("train", tiny)
     path = paths.split("train")
-    files.write_record(paths.MANIFEST, {"data": "sample", "splits": {"train": {"sha256": files.sha256(path)}}})
+    write_manifest(train=files.sha256(path))
     return path
 
 
@@ -196,7 +197,7 @@ def test_a_damaged_manifest_is_named(saved, manifest, problem):
 def test_a_file_that_is_no_split_is_refused(saved, content):
     """Its digest is the one of the manifest."""
     saved.write_text(content, encoding="utf-8")
-    files.write_record(paths.MANIFEST, {"splits": {"train": {"sha256": files.sha256(saved)}}})
+    write_manifest(train=files.sha256(saved))
     with pytest.raises(InputError, match="not what preprocess writes: damaged"):
         splits.load_split("train")
 
@@ -206,7 +207,7 @@ def stored(folder, arrays) -> None:
     content = arrays if isinstance(arrays, bytes) else safetensors.numpy.save(arrays)
     files.write_bytes(paths.split("train"), content)
     digest = files.sha256(paths.split("train"))
-    files.write_record(paths.MANIFEST, {"data": "mnist", "splits": {"train": {"sha256": digest}}})
+    write_manifest("mnist", train=digest)
 
 
 def header(**arrays) -> bytes:
