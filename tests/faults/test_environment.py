@@ -290,48 +290,59 @@ def contents(folder: Path) -> dict[str, object]:
     return {str(path): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
 
 
-def test_other_packages_make_the_environment_again(small):
-    """The same packages do not."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, wheels):
+    """A project that was set up, and what its set-up said; each test that damages it has it made again."""
+    small = Small(tmp_path_factory.mktemp("made") / "project", wheels).commit()
     small.write_program("uv", f": >'{small.root.parent / 'uv was called'}'")
-    done = small.set_up()
+    small.said = small.set_up().stdout
+    return small
+
+
+shares_made = pytest.mark.xdist_group("environment")
+
+
+@shares_made
+def test_other_packages_make_the_environment_again(made):
+    """The same packages do not."""
     said = [MAKING, SETTINGS, WITH_PIP] if platform.system() == "Linux" else [MAKING, OTHER_SYSTEM, WITH_PIP]
-    assert done.stdout.splitlines()[:3] == said
-    assert small.works()
-    assert not (small.root.parent / "uv was called").exists()  # it would not read pip's settings
-    before = contents(small.root)
-    assert (small.set_up().stdout, contents(small.root)) == ("", before)
-    stray = small.root / ".venv/lib/stray"
+    assert made.said.splitlines()[:3] == said
+    assert made.works()
+    assert not (made.root.parent / "uv was called").exists()  # it would not read pip's settings
+    before = contents(made.root)
+    assert (made.set_up().stdout, contents(made.root)) == ("", before)
+    stray = made.root / ".venv/lib/stray"
     stray.touch()
-    (small.root / "pyproject.toml").write_text(f'{PYPROJECT}scripts = {{ small = "quartet:main" }}\n', encoding="utf-8")
-    assert small.set_up().stdout == ""
-    assert small.works()
-    assert (small.root / ".venv/bin/small").exists()
+    (made.root / "pyproject.toml").write_text(f'{PYPROJECT}scripts = {{ small = "quartet:main" }}\n', encoding="utf-8")
+    assert made.set_up().stdout == ""
+    assert made.works()
+    assert (made.root / ".venv/bin/small").exists()
     assert stray.exists()
-    (small.root / "requirements.txt").write_text("fake==1 # as before\n", encoding="utf-8")
-    assert "installing" in small.set_up().stdout
-    assert small.works()
+    (made.root / "requirements.txt").write_text("fake==1 # as before\n", encoding="utf-8")
+    assert "installing" in made.set_up().stdout
+    assert made.works()
     assert not stray.exists()
 
 
-def test_a_project_that_was_moved_has_its_environment_made_again(small):
-    small.set_up()
-    small.root = small.root.rename(small.root.with_name("another name"))
-    assert not small.works()
-    environment = {"PATH": f"{small.root / '.venv/bin'}{os.pathsep}{small.env['PATH']}"}
+@shares_made
+def test_a_project_that_was_moved_has_its_environment_made_again(made):
+    made.root = made.root.rename(made.root.with_name("another name"))
+    assert not made.works()
+    environment = {"PATH": f"{made.root / '.venv/bin'}{os.pathsep}{made.env['PATH']}"}
     done = subprocess.run(  # by the environment's own Python, as `make` finds it
-        ["python3", small.root / "environment.py"], env=small.env | environment, capture_output=True, text=True, check=False
+        ["python3", made.root / "environment.py"], env=made.env | environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert small.works()
+    assert made.works()
 
 
-def test_an_environment_whose_python_is_gone_is_made_again(small):
-    small.set_up()
-    for python in (small.root / ".venv/bin").glob("python*"):
+@shares_made
+def test_an_environment_whose_python_is_gone_is_made_again(made):
+    for python in (made.root / ".venv/bin").glob("python*"):
         python.unlink()
         python.symlink_to("/nowhere/python")
-    small.set_up()
-    assert small.works()
+    made.set_up()
+    assert made.works()
 
 
 def test_a_set_up_that_is_killed_is_made_up_for_by_the_next(small):
