@@ -226,27 +226,48 @@ def test_dvc_draws_the_plots(plots_page) -> None:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_a_browser_shows_the_plots_without_the_internet(finished, plots_page, tmp_path) -> None:
+def drawings(page: Path, folder: Path) -> tuple[list[str], str]:
+    """The plots that a browser without a network draws of a page, as SVG, and all that it then has."""
     options = [
         *("--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"),
-        *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom"),
+        *(f"--user-data-dir={folder}", "--virtual-time-budget=20000", "--dump-dom"),
     ]
-    done = subprocess.run([CHROMIUM, *options, plots_page.as_uri()], capture_output=True, text=True, check=True)
-    drawings = re.findall(r'<svg[^>]*class="marks".*?</svg>', done.stdout, flags=re.DOTALL)
-    texts = [re.findall(r"<text[^>]*>([^<]*)</text>", drawing) for drawing in drawings]
+    done = subprocess.run([CHROMIUM, *options, page.as_uri()], capture_output=True, text=True, check=True)
+    return re.findall(r'<svg[^>]*class="marks".*?</svg>', done.stdout, flags=re.DOTALL), done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_the_plots_without_the_internet(plots_page, tmp_path) -> None:
+    drawn, shown = drawings(plots_page, tmp_path)
+    texts = [re.findall(r"<text[^>]*>([^<]*)</text>", drawing) for drawing in drawn]
     titles = ["Training loss", "Validation loss", "Validation accuracy", "Confusion on the test set"]
     assert [next(text for text in found if text in titles) for found in texts] == titles
     for found in texts:
         assert any(text.endswith("data: UCI digits sample, not MNIST") for text in found)
         assert [text for text in found if text in TRAININGS] == TRAININGS
-    with (finished.root / "stages/evaluate/confusion.csv").open(encoding="utf-8") as file:
-        counts = [row["images"] for row in csv.DictReader(file)]
-    numbers = [text for text in texts[-1] if text.isdigit()]
-    assert all(numbers.count(count) >= counts.count(count) for count in set(counts))
-    shown = re.findall(r"<p>stages/plot/figures/(\S+)\.png</p>", done.stdout)
+    figures = re.findall(r"<p>stages/plot/figures/(\S+)\.png</p>", shown)
     kinds = ("loss", "accuracy", "confusion", "mistakes")
-    assert shown == [f"{kind}-{group}" for kind in kinds for group in ("ten", "four", "trial")]
+    assert figures == [f"{kind}-{group}" for kind in kinds for group in ("ten", "four", "trial")]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_two_revisions_have_their_own_confusion_matrices(plots_page, tmp_path) -> None:
+    """The rows of `dvc plots diff` come one revision after the other."""
+    page = plots_page.read_text(encoding="utf-8")
+    *_, match = re.finditer(r"var spec = ", page)
+    spec, end = json.JSONDecoder().raw_decode(page, match.end())
+    here = spec["data"]["values"]
+    there = [{**row, "rev": "HEAD", "images": str(int(row["images"]) + 5000)} for row in here]
+    spec["data"]["values"] = here + there
+    both = tmp_path / "both.html"
+    both.write_text(f"{page[: match.end()]}{json.dumps(spec)}{page[end:]}", encoding="utf-8")
+    *_, drawing = drawings(both, tmp_path / "profile")[0]
+    # Cells are drawn from left to right, then downwards, as their headings are.
+    cells = re.findall(r'<g class="mark-text role-mark[^"]*"[^>]*>(.*?)</g>', drawing, flags=re.DOTALL)
+    counts = [sorted(map(int, re.findall(r">(\d+)</text>", cell))) for cell in cells]
+    assert counts == [
+        sorted(int(row["images"]) for row in rows if row["training"] == name) for name in TRAININGS for rows in (here, there)
+    ]
 
 
 def test_metrics_show_has_the_numbers_of_each_training(finished) -> None:

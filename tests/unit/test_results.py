@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -22,10 +25,18 @@ def project(tmp_path, monkeypatch):
         files.write_bytes(paths.RAW / name, b"")
     idx.record("mnist")
     files.write_bytes(paths.RESULTS, PAGE.encode())
-    (tmp_path / "dvc.lock").write_text("as committed", encoding="utf-8")
+    write_lock("as committed")
     git("init", "-q")
     commit()
     return tmp_path
+
+
+def write_lock(content: str) -> Path:
+    """Have dvc.lock name metrics of this content; return their place in DVC's cache, where they are not."""
+    digest = hashlib.md5(content.encode()).hexdigest()
+    outs = [{"path": "stages/evaluate/metrics.json", "md5": digest}]
+    Path("dvc.lock").write_text(json.dumps({"stages": {"evaluate": {"outs": outs}}}), encoding="utf-8")
+    return Path(".dvc/cache/files/md5", digest[:2], digest[2:])
 
 
 def git(*arguments):
@@ -54,22 +65,47 @@ def test_the_headline_comes_last_and_then_what_to_do(project, capsys):
 
 
 def test_other_results_are_to_be_committed_first(project, capsys):
-    (project / "dvc.lock").write_text("another", encoding="utf-8")
+    write_lock("another")
     lines = printed(capsys)
     command = lines[lines.index("Next:") + 1].strip()
     assert command == "git switch -c mine && git commit -am 'My baseline'"
-    assert "`dvc exp show`" in " ".join(lines)
+    assert "`dvc exp show`" in " ".join(" ".join(lines).split())
     git("config", "user.name", "test")
     git("config", "user.email", "test@localhost")
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
     assert not any("git switch" in line for line in printed(capsys))
 
 
+def test_results_that_the_cache_has_need_no_commit(project, capsys):
+    """As after an experiment: they can be compared with."""
+    committed = write_lock("as committed")
+    write_lock("another")
+    assert any("git switch" in line for line in printed(capsys))
+    files.write_bytes(committed, b"{}")
+    assert not any("git switch" in line for line in printed(capsys))
+
+
+def test_the_branch_to_make_is_not_there_yet(project, capsys):
+    for name in ("mine", "mine-2", "other"):
+        git("branch", name)
+    write_lock("another")
+    assert "  git switch -c mine-3 && git commit -am 'My baseline'" in printed(capsys)
+
+
+def test_the_sample_is_not_beside_the_report_in_a_terminal(project, capsys):
+    files.write_bytes(paths.RESULTS, (PAGE + "\n## Beside the report\n\nbeside\n\n## Layers and parameters\n\nl\n").encode())
+    assert "## Beside the report" in printed(capsys)
+    idx.record("sample")
+    lines = printed(capsys)
+    assert not {"## Beside the report", "beside", "## Layers and parameters"} & set(lines)
+    assert "## Two" in lines
+
+
 def test_after_the_sample_the_way_to_mnist_is_named(project, capsys):
     idx.record("sample")
     assert printed(capsys)[-2:] == [
         "  QUARTET_MNIST=<directory or URL of its four files> make",
-        "      this was sample data, now MNIST",
+        "      train on MNIST: this run used sample data",
     ]
 
 

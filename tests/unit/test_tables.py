@@ -320,9 +320,12 @@ def test_a_page_without_a_model_of_the_report_says_so(everything):
     [
         ({}, "Here it has the settings of `ten`."),
         ({"bn": True}, "Here it has the settings of `ten-bn`."),
-        ({"lr": 0.01}, "Here it has other settings than `ten`: lr 0.01 (0.001)."),
-        ({"lr": 0.01, "bn": True}, "Here it has other settings than `ten-bn`: lr 0.01 (0.001)."),
-        ({"classes": 4, "epochs": 3, "seed": 7}, "Here it has other settings than `four`: epochs 3 (10), seed 7 (0)."),
+        ({"lr": 0.01}, "Here it has other settings than `ten`: lr 0.01 instead of 0.001."),
+        ({"lr": 0.01, "bn": True}, "Here it has other settings than `ten-bn`: lr 0.01 instead of 0.001."),
+        (
+            {"classes": 4, "epochs": 3, "seed": 7},
+            "Here it has other settings than `four`: epochs 3 instead of 10, seed 7 instead of 0.",
+        ),
         ({"classes": 4, "bn": True}, "Here it has the settings of `four-bn`."),
     ],
     ids=str,
@@ -335,7 +338,10 @@ def test_the_trial_is_told_apart_from_its_counterpart(everything, changes, told)
 
 def test_the_trials_counterpart_may_have_another_bn(everything):
     chosen = {"ten": everything["ten"], TRIAL: answered(TRIAL, TEN, lr=0.01, bn=True)}
-    assert tables.trial_settings(chosen) == "Here it has other settings than `ten`: bn True (False), lr 0.01 (0.001)."
+    assert (
+        tables.trial_settings(chosen)
+        == "Here it has other settings than `ten`: bn True instead of False, lr 0.01 instead of 0.001."
+    )
 
 
 def test_a_trial_without_a_counterpart_is_told(everything):

@@ -57,6 +57,7 @@ def test_the_pages_are_of_the_store_that_the_pipeline_writes_to(tmp_path, monkey
     variables = {"MLFLOW_TRACKING_URI": "sqlite:///other.db", "http_proxy": "http://127.0.0.1:9"}
     with taken() as port, start(tmp_path, "--port", str(port), **variables) as program:
         try:
+            assert program.stdout.readline() == "ui: starting MLflow's server\n"
             line = program.stdout.readline()
             assert line.startswith("ui: http://127.0.0.1:"), program.stderr.read()
             page, _, last = line.removeprefix("ui: ").partition(" ")

@@ -5,40 +5,60 @@ from __future__ import annotations
 import subprocess
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
 
 from quartet.base import errors, files, paths, process
 from quartet.base.errors import InputError
 from quartet.reporting import headings
 
-SAVE = "git switch -c mine && git commit -am 'My baseline'"
+SAVE = "git switch -c {} && git commit -am 'My baseline'"
 
 
-def page_for_a_terminal(page: str) -> str:
-    """Return a page without its details, and its parts in the other order: what matters most is what one sees last."""
+def page_for_a_terminal(page: str, data: str) -> str:
+    """Return a page without its details, and its parts in the other order: what matters most is what one sees last.
+
+    On other data than MNIST, the report's numbers do not compare: they are on the page alone.
+    """
     title, *parts = page.partition(f"\n{headings.DETAILS}\n")[0].rstrip("\n").split("\n## ")
-    return "\n\n".join([*(f"## {part}" for part in reversed(parts)), title])
+    shown = [part for part in parts if data == "mnist" or not part.startswith(headings.BESIDE_REPORT)]
+    return "\n\n".join([*(f"## {part}" for part in reversed(shown)), title])
 
 
-def is_changed(path: str) -> bool:
-    """Tell whether a file is not as git has it in the last commit."""
-    done = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", path], capture_output=True, check=False)
-    return done.returncode == 1
+def lacks_committed() -> bool:
+    """Tell whether DVC's cache lacks the metrics of the last commit, so that nothing can be compared with them."""
+    if not _said("git", "status", "--porcelain", "--", "dvc.lock"):
+        return False
+    stages = (yaml.safe_load(_said("git", "show", "HEAD:dvc.lock")) or {}).get("stages", {})
+    hashes = [out["md5"] for out in stages.get("evaluate", {}).get("outs", []) if out["path"] == paths.METRICS.as_posix()]
+    cache = Path(_said("dvc", "cache", "dir").strip() or ".dvc/cache")
+    return not any((cache / "files/md5" / digest[:2] / digest[2:]).exists() for digest in hashes)
+
+
+def free_branch() -> str:
+    """Return the first of `mine`, `mine-2` and so on that is not a branch yet."""
+    branches = _said("git", "branch", "--format=%(refname:short)").split()
+    names = ("mine", *(f"mine-{number}" for number in range(2, len(branches) + 3)))
+    return next(name for name in names if name not in branches)
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def next_steps(data: str) -> str:
     """Return what to do next, after a run on this data, `mnist` or `sample`."""
     steps = {}
-    if is_changed("dvc.lock"):
-        steps[SAVE] = (
-            "first: the last commit has other results, which are not in this cache; `dvc exp show` has `!` for them, and"
-            " nothing to compare with"
+    if lacks_committed():
+        steps[SAVE.format(free_branch())] = (
+            "first: the results of the last commit are not in this cache, so `dvc exp show` has `!` for them, and nothing to"
+            " compare with"
         )
     steps["make ui"] = "compare the runs in MLflow"
-    steps[". .venv/bin/activate"] = (
-        "then: dvc exp run -S bn=true; dvc exp show --only-changed; dvc metrics diff; dvc plots show"
-    )
+    steps[". .venv/bin/activate"] = "then: dvc exp run -S bn=true; dvc metrics diff; dvc plots show; README.md has more"
     if data != "mnist":
-        steps["QUARTET_MNIST=<directory or URL of its four files> make"] = "this was sample data, now MNIST"
+        steps["QUARTET_MNIST=<directory or URL of its four files> make"] = "train on MNIST: this run used sample data"
     indent = " " * 6
     return "\n".join(
         f"  {command}\n{textwrap.fill(what, 80, initial_indent=indent, subsequent_indent=indent)}"
@@ -53,6 +73,7 @@ def main(arguments: Sequence[str]) -> None:
         page = paths.RESULTS.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{paths.RESULTS}: missing; `make` makes it") from None
-    for line in page_for_a_terminal(page).splitlines():
+    data = files.read_record(paths.SOURCE, "fetch")["data"]
+    for line in page_for_a_terminal(page, data).splitlines():
         errors.tell(line)
-    print(f"\nNext:\n{next_steps(files.read_record(paths.SOURCE, 'fetch')['data'])}")
+    print(f"\nNext:\n{next_steps(data)}")

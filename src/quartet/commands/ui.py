@@ -9,12 +9,14 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 
-from quartet.base import errors, process
+from quartet.base import errors, files, paths, process
 from quartet.base.errors import InputError, WorkError
+from quartet.data import splits
 from quartet.tracking import attempts, store
 
 HOST = "127.0.0.1"
@@ -22,6 +24,14 @@ PORTS = 20  # so many are tried, from the one that is asked for
 # The charts, of ten runs: by this order the variants are among them, however many trials there are.
 VIEW = "workflowType=machine_learning&orderByKey=tags.%60variant%60&orderByAsc=true&compareRunsMode=CHART"
 PATIENCE = 120  # seconds for the server's first answer
+
+
+def view() -> str:
+    """Return the part of the link that chooses what is shown: the charts of the runs on the data that is here."""
+    if not paths.SOURCE.exists():
+        return VIEW
+    title = splits.TITLES[files.read_record(paths.SOURCE, "fetch")["data"]]
+    return f"{VIEW}&searchFilter=" + urllib.parse.quote(f'tags.data = "{title}"')
 
 
 def free_port(first: int) -> int:
@@ -45,6 +55,7 @@ def serve(port: int) -> None:
     # The address may have a password, which a command line would show to every user of this machine.
     variables = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri()}
     command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
+    print("ui: starting MLflow's server", flush=True)
     with tempfile.TemporaryFile() as said, subprocess.Popen(command, env=variables, stdout=said, stderr=said) as server:
         try:
             if not _answers(server, port):
@@ -52,7 +63,7 @@ def serve(port: int) -> None:
                 for line in said.read().decode(errors="replace").splitlines()[-20:]:
                     errors.say(line)
                 raise WorkError("MLflow's server does not answer; see above what it said")
-            print(f"ui: http://{HOST}:{port}/#/experiments/{found}/runs?{VIEW} (Ctrl-C ends it)", flush=True)
+            print(f"ui: http://{HOST}:{port}/#/experiments/{found}/runs?{view()} (Ctrl-C ends it)", flush=True)
             server.wait()
         except KeyboardInterrupt:
             return  # as was said

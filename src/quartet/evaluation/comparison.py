@@ -74,15 +74,15 @@ def variants(results: Mapping[str, Result]) -> dict[str, Hyperparameters]:
 
 
 def trial(results: Mapping[str, Result]) -> tuple[str, list[str]] | None:
-    """Return the variant that the trial is compared with, and the settings that differ, each as `lr 0.01 (0.001)`.
+    """Return the variant that the trial is compared with, and the settings that differ, each as `lr 0.01 instead of 0.001`.
 
-    The variant's value is in brackets. None if no variant has as many classes.
+    None if no variant has as many classes.
     """
     settings, others = results[TRIAL].record.hyperparameters, variants(results)
     name = counterpart(settings, settings.classes, others)
     if name is None:
         return None
-    return name, [f"{key} {new} ({old})" for key, (old, new) in differences(others[name], settings).items()]
+    return name, [f"{key} {new} instead of {old}" for key, (old, new) in differences(others[name], settings).items()]
 
 
 def within_classes(variants: Mapping[str, Hyperparameters]) -> list[Pair]:

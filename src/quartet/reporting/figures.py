@@ -199,7 +199,7 @@ def mistakes(
                     canvas[y : y + 28, x : x + 28] = np.minimum(canvas[y : y + 28, x : x + 28], 255 - images[image])
                 if len(found) > side * side:
                     corner = (left + step - 4, top + step - 4)
-                    panel.text(*corner, f"{len(found)}", ha="right", va="bottom", fontsize=7, color="#c2410c")
+                    panel.text(*corner, f"{len(found)}", ha="right", va="bottom", fontsize=8, color="#c2410c")
             panel.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             _class_axes(panel, name, class_names, centres)
         for panel in axes[::COLUMNS]:

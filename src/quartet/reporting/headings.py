@@ -1,4 +1,5 @@
-"""Headings of the results page at which it is cut: a README shows what is before the first, a terminal up to the second."""
+"""Headings of the results page. A README shows what is before WHAT_CHANGES, a terminal what is before DETAILS."""
 
 WHAT_CHANGES = "## What batch norm and merging classes change"
+BESIDE_REPORT = "Beside the report"
 DETAILS = "## Layers and parameters"

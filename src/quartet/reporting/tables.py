@@ -15,7 +15,7 @@ from quartet.evaluation import comparison
 from quartet.evaluation.comparison import Pair
 from quartet.evaluation.predictions import Result
 from quartet.evaluation.report import REPORT, SOURCE, UNREPORTED
-from quartet.reporting.headings import DETAILS, WHAT_CHANGES
+from quartet.reporting.headings import BESIDE_REPORT, DETAILS, WHAT_CHANGES
 
 LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
 MOST = 3  # pairs of classes of each model
@@ -185,15 +185,16 @@ def page(
         f"Data: **{data_title}**, {images:,} test images. Seeds: {seeds(results)}.",
         measured(results),
         "Losses and validation accuracy are those of the last epoch; in brackets, the 95% Wilson interval.",
-        f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. {trial_settings(results)}",
+        f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. Its counterpart is the"
+        f" variant of the same classes and, if there is one, the same batch norm. {trial_settings(results)}",
         WHAT_CHANGES,
         paired(results, groups),
         r"\*: answers of ten classes, merged into the groups. Gained: images that are right after and wrong before; lost:"
         " the other way round. p: exact McNemar test for these two trained models; none if the answers are the same and"
         " merging them can only gain.",
-        "One seed each: another seed moves every row, and some across any threshold of p. A p-value here is about these"
+        "One seed each: another seed changes every row, and may change which p is small. A p-value here is about these"
         " weights, not about the method.",
-        "## Beside the report",
+        f"## {BESIDE_REPORT}",
         f"The report: {SOURCE}.",
         *([] if comparable else [f"**The report's numbers are for MNIST, these for {data_title}: they do not compare.**"]),
         beside_report(results, comparable),

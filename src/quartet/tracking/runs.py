@@ -316,8 +316,8 @@ def _note(record: TrainingRecord) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in record.hyperparameters.model_dump().items())
     return (
         f"{what}, trained on {splits.TITLES[record.data]}: {settings}. The metrics have each epoch's losses and validation"
-        " accuracy, and the test set's figures; the artifacts have the confusion matrix, the loss curve, a table by class"
-        " and the layers."
+        " accuracy, and those on the test set (test_error is in percent); the artifacts have the confusion matrix, the loss"
+        " curve, a table by class and the layers."
     )
 
 

@@ -32,7 +32,7 @@ EXPERIMENT_TAGS = {
     "mlflow.note.content": (
         "Tiny CNNs on MNIST: the report's model for ten classes and for four, without and with batch norm, and trials. Each"
         " run is one training, named by its variant or by the trial's experiment: its settings, each epoch's losses and"
-        " validation accuracy, the test set's figures, and the model. Tick runs and press Compare for their differences."
+        " validation accuracy, the metrics on the test set, and the model. Tick some runs and press Compare."
     ),
 }
 # How MLflow's client behaves here unless the user says otherwise: quiet, and bounded if a server does not answer.
