@@ -549,8 +549,7 @@ def test_the_stage_ends_in_one_line_and_status_1(place, fetching, tmp_path, envi
         check=False,
     )
     assert result.returncode == 1
-    told, error = result.stderr.splitlines()
-    assert told.startswith(f"quartet: warning: {named}: {FIRST}: ")
+    (error,) = result.stderr.splitlines()
     assert error.startswith(f"quartet: error: MNIST cannot be had ({named}: {FIRST}: ")
     assert not paths.RAW.exists()
 

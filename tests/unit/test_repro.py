@@ -88,7 +88,7 @@ def test_a_diamond_is_run_side_by_side_to_dvcs_own_lock(pipeline):
     done = ours.repro("--jobs", "2")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert ours.ran(done.stdout) == sorted(DIAMOND)
-    assert done.stdout.splitlines()[-1] == "repro: 4 stages are up to date, 4 of them ran"
+    assert done.stdout.splitlines()[-1] == "repro: up to date; ran 4 of 4 stages"
     assert all(re.match(r"(top|left|right|bottom) +\| ", line) for line in done.stdout.splitlines()[:-1])
     assert (ours.root / "bottom").read_text().split() == ["top", "left", "top", "right", "bottom"]
     theirs = pipeline(DIAMOND, "dvc")
@@ -98,7 +98,7 @@ def test_a_diamond_is_run_side_by_side_to_dvcs_own_lock(pipeline):
     assert ours.lock() == theirs.lock()
     again = ours.repro("--jobs", "2")
     assert ours.ran(again.stdout) == []
-    assert again.stdout.splitlines()[-1] == "repro: 4 stages are up to date, 0 of them ran"
+    assert again.stdout.splitlines()[-1] == "repro: up to date; ran 0 of 4 stages"
     assert ours.lock() == theirs.lock()
 
 
@@ -297,3 +297,12 @@ def test_a_dvc_yaml_that_dvc_cannot_read_is_refused(pipeline):
     assert done.returncode == 2
     assert done.stderr.startswith("quartet: error: DVC: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_force_runs_what_did_not_change(tmp_path):
+    pipeline = Pipeline(tmp_path, {"first": stage("first"), "second": stage("second", "first"), "other": stage("other")})
+    pipeline.repro()
+    before = pipeline.lock()
+    assert pipeline.ran(pipeline.repro().stdout) == []
+    assert pipeline.ran(pipeline.repro("--force", "second").stdout) == ["first", "second"]
+    assert pipeline.lock() == before

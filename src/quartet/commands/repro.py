@@ -100,11 +100,11 @@ def priorities(steps: Iterable[Step], seconds: Mapping[str, float]) -> dict[str,
 class Running:
     """A stage that runs in a process group of its own; its lines come out with its name before them."""
 
-    def __init__(self, name: str, width: int, ended: queue.SimpleQueue[str]) -> None:
+    def __init__(self, name: str, width: int, ended: queue.SimpleQueue[str], *, force: bool) -> None:
         self.name, self.ran, self.begun = name, False, time.monotonic()
         self.prefix = f"{name:<{width}} | "
         self.process = subprocess.Popen(
-            ["dvc", "--wait-for-lock", "repro", "--single-item", name],
+            ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -163,8 +163,8 @@ def stop(running: Collection[Running]) -> None:
         raise
 
 
-def run(steps: Sequence[Step], jobs: int, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Run the steps, at most `jobs` at once, the one with the longest chain behind it first.
+def run(steps: Sequence[Step], jobs: int, seconds: Mapping[str, float], *, force: bool = False) -> dict[str, float]:
+    """Run the steps, at most `jobs` at once, the one with the longest chain behind it first; all of them if `force`.
 
     Returns the seconds of those that ran. WorkError names the stage that failed, or the parameter that changed before its
     stage began; what runs beside is stopped.
@@ -182,7 +182,7 @@ def run(steps: Sequence[Step], jobs: int, seconds: Mapping[str, float]) -> dict[
                 if changed := changed_params(step):
                     raise WorkError(f"{', '.join(changed)} changed before {step.name} began; run again")
                 waiting.remove(step)
-                running[step.name] = Running(step.name, width, ended)
+                running[step.name] = Running(step.name, width, ended, force=force)
             stage = running.pop(ended.get())
             if stage.process.returncode:
                 raise WorkError(
@@ -247,6 +247,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = process.Parser(prog="quartet repro", description=main.__doc__)
     parser.add_argument("targets", nargs="*", help="as for `dvc repro`; by default the stages of dvc.yaml")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="stages at once (default: cores)")
+    parser.add_argument("-f", "--force", action="store_true", help="run stages that did not change, too")
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         raise InputError(f"--jobs: expected at least 1, found {options.jobs}")
@@ -254,9 +255,9 @@ def main(arguments: Sequence[str]) -> None:
     seconds = past_seconds(record)
     took: dict[str, float] = {}
     try:
-        took = run(steps, options.jobs, seconds)
+        took = run(steps, options.jobs, seconds, force=options.force)
     finally:
         put_in_order(locks)
     if took:
         files.write_json(record, {**seconds, **took})
-    print(f"repro: {len(steps)} stages are up to date, {len(took)} of them ran", flush=True)
+    print(f"repro: up to date; ran {len(took)} of {len(steps)} stages", flush=True)
