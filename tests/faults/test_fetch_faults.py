@@ -549,7 +549,8 @@ def test_the_stage_ends_in_one_line_and_status_1(place, fetching, tmp_path, envi
         check=False,
     )
     assert result.returncode == 1
-    (error,) = result.stderr.splitlines()
+    told, error = result.stderr.splitlines()
+    assert told.startswith(f"quartet: warning: {named}: {FIRST}: ")
     assert error.startswith(f"quartet: error: MNIST cannot be had ({named}: {FIRST}: ")
     assert not paths.RAW.exists()
 

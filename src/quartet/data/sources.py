@@ -200,8 +200,7 @@ def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None
                     write()
         except (ValueError, RuntimeError, WorkError, requests.RequestException) as error:
             problems.append(f"{location}: {wanted[0]}: {download.reason(error)}")
-            if len(locations) > 1:  # of one, the error below says it
-                errors.warn(problems[-1])
+            errors.warn(problems[-1])
     if not all_or_none or len(ready) == len(missing):
         write()
     if missing:
