@@ -39,7 +39,7 @@ def peak_megabytes(stage: str, project: Path, variables: dict[str, str]) -> floa
 
 
 def shortest(spans: Sequence[float], cores: int) -> float:
-    """Return the time in which so many cores can do pieces of work of these times, none of which can be divided."""
+    """Return the least time in which so many cores can do pieces of work that take these times and cannot be divided."""
     found = {(0.0,) * cores}  # what each core has, in every way to divide the work so far
     for span in spans:
         found = {
@@ -48,6 +48,12 @@ def shortest(spans: Sequence[float], cores: int) -> float:
             for core in range(cores)
         }
     return min(map(max, found))
+
+
+def clone(project: Path) -> None:
+    """Clone what is committed, with this project's .venv."""
+    subprocess.run(["git", "clone", "-q", ROOT, project], check=True)
+    (project / ".venv").symlink_to(Path(sys.executable).parent.parent)
 
 
 def seconds_of_make(project: Path, variables: dict[str, str]) -> float:
@@ -65,8 +71,7 @@ def main() -> None:
         raise InputError("QUARTET_MNIST: expected MNIST there or in data/raw, found neither")
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "project")
-        subprocess.run(["git", "clone", "-q", ROOT, project], check=True)
-        (project / ".venv").symlink_to(Path(sys.executable).parent.parent)
+        clone(project)
         if not os.environ.get("QUARTET_MNIST"):
             shutil.copytree(raw, project / paths.RAW, dirs_exist_ok=True)
         variables = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_", "MAKE"))}
@@ -80,8 +85,7 @@ def main() -> None:
         stages = ("fetch", "preprocess", "evaluate", "plot")
         peaks = {stage: peak_megabytes(stage, project, variables) for stage in stages}
         sample = Path(folder, "sample")
-        subprocess.run(["git", "clone", "-q", ROOT, sample], check=True)
-        (sample / ".venv").symlink_to(Path(sys.executable).parent.parent)
+        clone(sample)
         settings = (sample / paths.PARAMS).read_text(encoding="utf-8")
         (sample / paths.PARAMS).write_text(settings.replace("source: auto", "source: sample"), encoding="utf-8")
         short = seconds_of_make(sample, {name: value for name, value in variables.items() if name != "QUARTET_MNIST"})

@@ -51,32 +51,38 @@ def write(scores: Mapping[str, Score], digits: NDArray[np.uint8]) -> None:
     accuracies = {name: {"accuracy": score.metrics["accuracy"]} for name, score in scores.items()}
     files.write_json(paths.METRICS, accuracies, sort_keys=False)
     files.write_json(paths.SCORES, {name: score.metrics for name, score in scores.items()}, sort_keys=False)
-    data = {name: splits.TITLES[record.read(name).data] for name in scores}
-    epochs = (
-        {"training": name, "data": data[name], **epoch._asdict()} for name in scores for epoch in record.read_history(name)
-    )
-    files.write_csv(paths.HISTORY, epochs)
-    cells = (
-        {"training": name, "data": data[name], **cell} for name, score in scores.items() for cell in _cells(name, score)
-    )
-    files.write_csv(paths.CONFUSION, cells)
-    files.write_csv(paths.PREDICTIONS, (row for name, score in scores.items() for row in _rows(name, score, digits)))
+    pairs = [(record.read(name), score) for name, score in scores.items()]
+    files.write_csv(paths.HISTORY, (row for training, _ in pairs for row in _epochs(training)))
+    files.write_csv(paths.CONFUSION, (row for training, score in pairs for row in _cells(training, score)))
+    files.write_csv(paths.PREDICTIONS, (row for training, score in pairs for row in _rows(training, score, digits)))
     files.write_digests(paths.DIGESTS, [*WRITTEN, *map(paths.model, scores)])
 
 
-def _cells(name: str, score: Score) -> Iterable[dict[str, Any]]:
+def _epochs(training: TrainingRecord) -> Iterable[dict[str, Any]]:
+    """Yield a row for each epoch: its losses and its validation accuracy."""
+    for epoch in record.read_history(training.name):
+        yield {"training": training.name, "data": splits.TITLES[training.data], **epoch._asdict()}
+
+
+def _cells(training: TrainingRecord, score: Score) -> Iterable[dict[str, Any]]:
     """Yield a row for each pair of a true and a predicted class: their names, and the number of such images."""
-    names = splits.class_names(record.read(name).groups)
+    names = splits.class_names(training.groups)
     for (actual, predicted), count in np.ndenumerate(np.array(score.metrics["confusion"])):
-        yield {"actual": names[actual], "predicted": names[predicted], "images": int(count)}
+        yield {
+            "training": training.name,
+            "data": splits.TITLES[training.data],
+            "actual": names[actual],
+            "predicted": names[predicted],
+            "images": int(count),
+        }
 
 
-def _rows(name: str, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[str, Any]]:
+def _rows(training: TrainingRecord, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[str, Any]]:
     """Yield a row for each image: its digit, its class and the predicted one, as numbers and by their names."""
-    names = splits.class_names(record.read(name).groups)
+    names = splits.class_names(training.groups)
     for image, (digit, label, guess) in enumerate(zip(digits.tolist(), score.labels, score.predicted, strict=True)):
         yield {
-            "training": name,
+            "training": training.name,
             "image": image,
             "digit": digit,
             "label": label,
