@@ -181,7 +181,7 @@ def trainings(folder, data, *codes):
 
 
 def test_eight_trainings_at_once_lose_nothing(own_store):
-    """No word is said."""
+    """Nothing is printed."""
     names, data = [f"one of eight {number}" for number in range(8)], "first logged by one of them"
     with trainings(own_store, data, *names) as processes:
         assert [process.communicate("end\n") for process in processes] == [("", None)] * 8
