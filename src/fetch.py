@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from quartet.base import files, params, paths, process, stage
+from quartet.base import errors, files, params, paths, process, stage
 from quartet.base.errors import InputError, WorkError
 from quartet.data import idx, sources
 
@@ -31,9 +31,10 @@ def main() -> None:
         try:
             sources.take_mnist((named,) if named else sources.MIRRORS, all_or_none=bool(named) and paths.SOURCE.exists())
             source = "mnist"
-        except WorkError:
+        except WorkError as error:
             if wanted == "mnist" or named:
                 raise
+            errors.warn(str(error))
     if source == "sample":
         sources.take_sample()
     stage.check(tracked, "fetching")  # without the record the files, each right in itself, count as not fetched

@@ -74,9 +74,9 @@ def read_local(folder: Path, name: str) -> bytes:
     ValueError if it is not there, which says what is wrong with a file of that very name.
     """
     if not folder.is_dir():
-        raise ValueError("a file; expected the directory that has it" if folder.exists() else "not a directory")
+        raise ValueError("a file; expected the directory that has it" if folder.exists() else "no such directory")
     known, named = MNIST[name], [folder / name, folder / f"{name}.gz"]
-    problem = f"no file of SHA-256 {known.sha256[:12]}…, packed or not, is there or one folder below"
+    problem = f"no file there, packed or not, has SHA-256 {known.sha256[:12]}…"
     for path in [*named, *(path for path in _files(folder) if path not in named)]:
         if not path.is_file():
             continue
@@ -177,12 +177,12 @@ def obtain(name: str, location: str) -> bytes:
 def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None:
     """Complete data/raw/ with MNIST's files: from what the user put there, else from the first location that serves each.
 
-    A file that is right already is kept. WorkError says what went wrong where if a file can be had from none. With
-    `all_or_none` a location that lacks one changes nothing.
+    A file that is right already is kept. If a file can be had from none, a warning says why for each location but the
+    last, and WorkError for the last. With `all_or_none` a location that lacks one changes nothing.
     """
     missing = [name for name in MNIST if not _at_hand(name)]
     ready = {name: content for name in missing if (content := _at_hand_elsewhere(name)) is not None}
-    problems = []
+    problem = ""
 
     def write() -> None:
         for name in [*ready]:
@@ -192,6 +192,8 @@ def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None
     if len(ready) == len(missing):
         errors.tell(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked")
     for location in locations:
+        if problem:
+            errors.warn(problem)
         try:
             while wanted := [name for name in missing if name not in ready]:
                 errors.tell(f"fetch: {wanted[0]} from {location}")
@@ -199,14 +201,13 @@ def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None
                 if not all_or_none:
                     write()
         except (ValueError, RuntimeError, WorkError, requests.RequestException) as error:
-            problems.append(f"{location}: {wanted[0]}: {download.reason(error)}")
-            errors.warn(problems[-1])
+            problem = f"{location}: {wanted[0]}: {download.reason(error)}"
     if not all_or_none or len(ready) == len(missing):
         write()
     if missing:
         raise WorkError(
-            "MNIST cannot be had (" + "; ".join(problems) + f"). Put {', '.join(f'{name}.gz' for name in MNIST)} into"
-            f" {paths.RAW}/, packed or not, or into a directory and set {VARIABLE} to it; then run the same again"
+            f"MNIST cannot be had: {problem.rstrip('.')}. Put its four files (such as {missing[-1]}.gz), packed or not, into"
+            f" {paths.RAW}/, or set {VARIABLE} to a directory that has them; then run the same again"
         )
 
 
