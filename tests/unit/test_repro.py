@@ -216,6 +216,13 @@ def test_foreach_and_another_folders_stages_are_known(pipeline):
     assert ours.ran(ours.repro("data/dvc.yaml").stdout) == ["data/dvc.yaml:other"]
 
 
+def test_a_line_does_not_repeat_the_stages_name(pipeline):
+    said = ("a  epoch 1/2  loss 0.1", "a: b", "a b", "say a: b", "a epochs", "a:b")
+    ours = pipeline({"train": {"foreach": ["a"], "do": stage("a", cmd="; ".join(f"echo '{line}'" for line in said))}})
+    lines = [line.partition(" | ")[2] for line in ours.repro().stdout.splitlines()]
+    assert lines[2:8] == ["epoch 1/2  loss 0.1", "b", *said[2:]]
+
+
 def test_the_seconds_of_each_stage_are_kept(pipeline):
     ours = pipeline({"first": stage("first"), "second": stage("second", "first", cmd="sleep 1")})
     assert ours.repro().returncode == 0

@@ -103,6 +103,8 @@ class Running:
     def __init__(self, name: str, width: int, ended: queue.SimpleQueue[str], *, force: bool) -> None:
         self.name, self.ran, self.begun = name, False, time.monotonic()
         self.prefix = f"{name:<{width}} | "
+        training = name.rpartition("@")[2]
+        self.repeated = re.compile(rf"^{re.escape(training)}(: | +(?=epoch ))")  # the prefix says it already
         self.process = subprocess.Popen(
             ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name],
             stdin=subprocess.DEVNULL,
@@ -123,7 +125,8 @@ class Running:
             self.ran = self.ran or RUNS.match(line) is not None
             if not HINTS.match(line):
                 with suppress(OSError):  # nobody reads it; the stage must not wait for that
-                    print(self.prefix + shown(line.rstrip("\n").expandtabs()), file=target, flush=True)
+                    told = self.repeated.sub("", line.rstrip("\n").expandtabs())
+                    print(self.prefix + shown(told), file=target, flush=True)
 
     def _await(self, ended: queue.SimpleQueue[str]) -> None:
         if self.process.wait():
