@@ -50,6 +50,7 @@ READ = (
 TRIAL = "import sys, {}; sys.exit(not dvc.__file__.startswith(sys.prefix))"
 PACKAGES = "dvc, psutil, yaml"  # everything needs these
 PROJECT = f"{PACKAGES}, quartet"
+TORCH_VERSION = "from importlib.metadata import version; print(version('torch'))"  # "2.13.0+cpu" of the build without CUDA
 
 
 class SetupError(Exception):
@@ -286,6 +287,9 @@ def make() -> None:
     build = choose_build(settled=settled)
     install_packages(uv, build)
     install_project({"torch": build})
+    version = call(str(PYTHON), "-I", "-c", TORCH_VERSION).stdout.strip()
+    size = sum(path.lstat().st_size for path in VENV.rglob("*"))
+    say(f"PyTorch {version} is installed; .venv takes {size / 1e9:.1f} GB")
 
 
 def install_project(known: "dict[str, str]") -> None:
