@@ -235,7 +235,7 @@ def test_a_number_says_how_many_mistakes_there_are(drawn):
 MANY = [1, 3, 5, 9]
 NAMES = ["0·6", "1·7", "2·3·5·8", "4·9"]
 LONG = "unlike ten: batch_size 64 (20), lr 0.01 (0.001), schedule onecycle (constant), epochs 3 (10), seed 7 (0)"
-ABREAST = 3  # panels; further ones are below
+ABREAST = 2  # panels; further ones are below
 
 
 def named(count):

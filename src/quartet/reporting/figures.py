@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 MARKERS = ("o-", "s--", "^-.", "D:", "v-")  # as many as have no factor in common with the colours: no pair repeats before 40
-COLUMNS = 3  # panels side by side; further ones are below
+COLUMNS = 2  # panels side by side, readable at the width of a page; further ones are below
 GREY = "#8a94a3"  # what is there to compare with
 RIGHT = "#dfe6ee"  # the diagonal of a confusion matrix
 ABREAST = 12  # misclassified images that fit side by side in a panel
