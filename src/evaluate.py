@@ -17,7 +17,7 @@ def main() -> None:
     names = settings.trainings
     test, title = splits.load_split("test"), splits.TITLES[splits.load_manifest()["data"]]
     with sync.beside() as tell:
-        # Seconds of imports, while the process beside takes its own.
+        # Imported late, at the same time as the process beside does its imports.
         import torch
 
         from quartet.evaluation import metrics
@@ -38,7 +38,7 @@ def main() -> None:
         stage.check(tracked)
         predictions.write(scores, test.labels)
         tell(sync.EVALUATED)
-    stage.check(tracked)  # once more: MLflow's process may have taken seconds
+    stage.check(tracked)  # again: waiting for MLflow's process may take seconds
 
 
 if __name__ == "__main__":

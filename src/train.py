@@ -43,7 +43,7 @@ def main() -> None:
             hyperparameters, train, validation, on_step=progress.step, on_epoch=on_epoch, checkpoint=checkpoint
         )
         progress.close()
-        stage.check(tracked, "training")  # else the checkpoint keeps what was trained
+        stage.check(tracked, "training")  # on failure, the checkpoint still has the training
         weights.save(paths.model(name), trained, training.description)
         record.write(training, epochs, network.layer_table(trained), tracked)
         log(runs.Outcome(epochs, files.sha256(paths.model(name))))

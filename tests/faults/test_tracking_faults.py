@@ -81,7 +81,7 @@ def furnish(root: Path, template: Path, monkeypatch) -> Path:
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(template, root / "mlflow.db")
-    store.mend_moved()
+    store.repair_moved()
     return root / "mlflow.db"
 
 
@@ -322,7 +322,7 @@ def test_a_store_removed_during_a_training_costs_one_warning(database, template,
     train(two=database.unlink)
     warning(capfd)
     shutil.copy(template, database)  # as MLflow would make it
-    store.mend_moved()
+    store.repair_moved()
     complete()
     assert_up_to_date()
 
@@ -360,7 +360,7 @@ def test_a_store_of_an_unknown_schema_costs_one_warning(database, template, capf
     assert f"`mlflow db upgrade sqlite:///{database}`, or move it away if a newer MLflow made it" in line
     database.unlink()
     shutil.copy(template, database)  # as MLflow would make it
-    store.mend_moved()
+    store.repair_moved()
     complete()
     assert_up_to_date()
 

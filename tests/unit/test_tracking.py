@@ -245,7 +245,7 @@ def test_a_moved_project_is_said_and_mended(own_store, tmp_path, monkeypatch, ca
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert attempts.attempt(lambda: complete("moved")) is attempts.FAILED
     assert "the project moved" in capfd.readouterr().err
-    store.mend_moved()
+    store.repair_moved()
     complete("moved")
     (run,) = found("moved")
     assert run.info.artifact_uri.startswith(str(there / "mlruns")) or run.info.artifact_uri.startswith(there.as_uri())
@@ -354,7 +354,7 @@ def addresses(own_store, tmp_path, monkeypatch):
             connection.execute("UPDATE experiments SET artifact_location = ?", (experiment or before.as_uri(),))
             connection.execute("DELETE FROM runs")
             connection.execute("INSERT INTO runs (run_uuid, artifact_uri) VALUES ('one', ?)", (address,))
-        store.mend_moved()
+        store.repair_moved()
         with contextlib.closing(sqlite3.connect("mlflow.db")) as connection:
             return connection.execute("SELECT artifact_uri FROM runs").fetchone()[0]
 

@@ -25,10 +25,10 @@ def warn(message: str) -> None:
 
 
 def say(message: str) -> None:
-    """Print a message on standard error, as one line that names this program; `shown` says what of it."""
+    """Print a message on standard error, as one line that names this program, without what `shown` removes."""
     print("quartet: " + shown(" ".join(message.split())), file=sys.stderr, flush=True)
 
 
 def tell(message: str) -> None:
-    """Print a line that has text from outside on standard output; `shown` says what of it."""
+    """Print a line on standard output that has text from outside, without what `shown` removes."""
     print(shown(message), flush=True)

@@ -16,10 +16,10 @@ CPUINFO = Path("/proc/cpuinfo")
 
 TORCH = {
     "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own loops
-    "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions and batch norm; with this, no reduced precision is left to choose
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions and batch norm; this excludes reduced precision too
     "MKL_CBWR": "COMPATIBLE",  # matrix products
 }
-# What NumPy has beyond AVX2, by the names that its versions know; it warns of any other.
+# NumPy's features beyond AVX2, by its version's names; it warns about names that it does not know.
 NUMPY = "X86_V4 AVX512_ICL AVX512_SPR"
 NUMPY_BEFORE_2_4 = "AVX512F AVX512CD AVX512_KNL AVX512_KNM AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
 
@@ -36,11 +36,11 @@ def apply() -> None:
     """Set the contract in this process's environment, whatever it says, if the processor can keep it."""
     if departure() is None:
         os.environ.update(variables())
-        os.environ.pop("NPY_ENABLE_CPU_FEATURES", None)  # NumPy refuses to have both
+        os.environ.pop("NPY_ENABLE_CPU_FEATURES", None)  # NumPy refuses both at once
 
 
 def departure() -> str | None:
-    """Why this process does not compute the published bytes, or None if it does."""
+    """Return why this process does not compute the published bytes, or None if it does."""
     if os.environ.get(SWITCH) == "off":
         return f"{SWITCH} is off"
     if platform.machine().lower() not in ("x86_64", "amd64"):

@@ -30,10 +30,10 @@ TRIAL = paths.TRIAL
 NAME = re.compile(r"[a-z0-9-]+")
 A_NAME = f"a name of a-z, 0-9 and -, other than {TRIAL}"
 
-# The colours of variants, in their order: in a figure, those that it shows; in MLflow, all. Further ones begin again.
+# Colours for the variants in a figure, and for all variants in MLflow; repeated if there are more than eight.
 COLOURS = ("#2b6cb0", "#dd6b20", "#38a169", "#805ad5", "#d53f8c", "#319795", "#b7791f", "#718096")
 
-SHOWN = 100  # characters of a refused value that its message shows
+SHOWN = 100  # characters of a bad value that a message shows
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -83,7 +83,7 @@ class Params(Hyperparameters):
     report: Hyperparameters
     variants: dict[Annotated[str, AfterValidator(_variant_name)], Hyperparameters] = Field(min_length=1)
 
-    _content: dict[str, Any] = PrivateAttr(default_factory=dict)  # what the file has
+    _content: dict[str, Any] = PrivateAttr(default_factory=dict)  # the file's content as it was read
 
     @model_validator(mode="before")
     @classmethod
@@ -186,7 +186,7 @@ def load(path: Path = paths.PARAMS) -> Params:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; expected a file of YAML") from None
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        # All but the first come of tags that do not fit their values, endless numbers and endless nesting.
+        # The others come from tags that do not fit their values, huge numbers, and deep nesting.
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -208,7 +208,7 @@ def _found(value: Any) -> str:
     if value is None:
         return "nothing"
     try:
-        # Only its beginning: with aliases, a few lines of YAML hold a value of billions of items.
+        # Only the beginning: with aliases, a few lines of YAML can expand to billions of items.
         parts = json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value)
         text = "".join(itertools.islice(parts, SHOWN + 1))
     except ValueError:
@@ -222,7 +222,7 @@ def _of_the_file(location: tuple[str | int, ...], content: Any) -> bool:
     """Tell whether a problem is where the file says it, and not in what a variant has from `report`."""
     if location[0] != "variants" or len(location) < 3 or location[2] == "[key]":
         return True
-    return location[2] in content["variants"].get(location[1], ())  # pydantic writes some bad names otherwise
+    return location[2] in content["variants"].get(location[1], ())  # pydantic spells some bad names differently
 
 
 def _explain(problem: Any) -> str:

@@ -83,7 +83,7 @@ def dvc_above() -> psutil.Process | None:
     Python API. If DVC was killed, init or another process that adopts orphans is there, in a session of its own.
     """
     shells = {*SHELLS, PurePath(os.environ.get("SHELL", "")).name}
-    with suppress(psutil.NoSuchProcess, ProcessLookupError):  # one of them ends meanwhile
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):  # a parent may end meanwhile
         for parent in psutil.Process().parents():
             if PurePath(_command(parent)).name.lstrip("-") not in shells:
                 return parent if os.getsid(parent.pid) == os.getsid(0) else None
@@ -109,7 +109,7 @@ def _open_streams() -> None:
     """Replace each standard stream that is closed, as by `2>&-`; else the next file that is opened would become it."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: that of the stream
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is the stream's
             os.set_inheritable(opened, True)
             setattr(sys, name, os.fdopen(opened, mode, closefd=False))
 
@@ -122,13 +122,13 @@ def run(main: Callable[[], None]) -> None:
     """
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the locale lacks is not a reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # characters that the locale lacks must not cause a failure
             stream.reconfigure(errors="backslashreplace")
     try:
         signal.signal(signal.SIGTERM, _raise_terminated)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # unless nohup ignores it
             signal.signal(signal.SIGHUP, _raise_terminated)
-        if os.environ.get("DVC_STAGE"):  # DVC sets it for what it runs
+        if os.environ.get("DVC_STAGE"):  # set by DVC for its stages
             threading.Thread(target=_stop_with, args=(dvc_above(),), daemon=True).start()
         main()
     except WorkError as error:
@@ -150,4 +150,4 @@ def run(main: Callable[[], None]) -> None:
         say(f"stopped by {_named(number)}")
         sys.exit(128 + number)
     finally:
-        gc.freeze()  # what ends anyway need not be searched for garbage: a second if PyTorch and MLflow are imported
+        gc.freeze()  # skips the last collection: it takes a second after PyTorch and MLflow were imported

@@ -14,8 +14,8 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 HIDDEN = "***"
 SHORTEST = 4  # characters; a shorter secret is hidden in its URL, but not in every place with the same letters
 NAMES_A_SECRET = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|_KEY$", re.IGNORECASE)
-SCHEME = re.compile(r"(?!file:|sqlite)[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)  # of what may have a user or a key
-ADDRESSES = ("QUARTET_MNIST", "MLFLOW_TRACKING_URI")  # may lack their scheme by mistake
+SCHEME = re.compile(r"(?!file:|sqlite)[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)  # of URLs that may have a user or a key
+ADDRESSES = ("QUARTET_MNIST", "MLFLOW_TRACKING_URI")  # may have lost their scheme by mistake
 # The user, with what a password should not hold but may, and the query of any URL; the query after a bare path.
 USER = re.compile(r"""(?<=:/)(/*)(?:[^\s/?#@'"<>]*|[^\s/?#@:'"<>]*:[^\s'"<>]*)@""")
 END = r"""(?=[).,:;\]]*(?:[\s'"<>]|$))"""  # of a URL in a sentence

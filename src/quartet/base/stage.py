@@ -28,7 +28,7 @@ class Tracked(NamedTuple):
     stage: str
     params: dict[str, dict[str, Any]]
     deps: dict[str, str | None]
-    outs: tuple[str, ...] = ()  # that DVC removes before they are made
+    outs: tuple[str, ...] = ()  # DVC removes them before the stage makes them
 
 
 def in_dvc_project() -> bool:
@@ -142,7 +142,7 @@ def _stages(what: str) -> Iterator[Mapping[str, Stage]]:
     try:
         with Repo() as repo:
             file = ProjectFile(repo, repo.fs.abspath("dvc.yaml"))
-            # Without dvc.lock: the DVC of a stage beside this one may be writing it.
+            # Does not read dvc.lock, which another stage's DVC may be writing.
             yield file.LOADER(file, file.contents)
     except (DvcException, OSError) as error:
         raise InputError(f"{what}: DVC cannot read what it depends on: {error}") from None

@@ -40,7 +40,7 @@ def remove_false() -> list[str]:
                 if judged := _judge(repo, entry):
                     false |= judged
                     path.unlink(missing_ok=True)
-                    with suppress(OSError):  # another entry is in it; an empty folder would stop DVC
+                    with suppress(OSError):  # not empty; DVC fails on an empty folder
                         path.parent.rmdir()
             with repo.lock:
                 content = _read(lock, COMPILED_LOCKFILE_SCHEMA)
@@ -101,7 +101,7 @@ def _noted(repo: Repo, entry: Mapping[str, Any]) -> Tracked | None:
                     noted = files.read_record(path, paths.stage(name))["dvc"]
                     return Tracked(paths.stage(name), dict(noted["params"]), dict(noted["deps"]))
             except (OSError, InputError, LookupError, TypeError, ValueError):
-                continue  # not there, or of a version of this project that noted nothing
+                continue  # missing, or made by an older version that noted nothing
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from quartet.base import errors, paths, process, stage
 from quartet.base.errors import InputError
 
-# Of this project as a whole, and of the programs that it runs.
+# Files of this project as a whole, and of the programs that it runs.
 FOLDERS = (paths.CHECKPOINTS, Path("dvc_plots"), Path(".mypy_cache"), Path(".ruff_cache"))
 DATABASE = ("mlflow.db", "mlflow.db-journal", "mlflow.db-shm", "mlflow.db-wal")
 ARTIFACTS = Path("mlruns")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     inside = () if ARTIFACTS.is_symlink() else ARTIFACTS.glob("*")
     for path in (*FOLDERS, *map(Path, DATABASE), *(path for path in inside if path.name != ".gitignore")):
         remove(path)
-    for path in paths.TRAIN.glob("*"):  # DVC leaves the folders of its files
+    for path in paths.TRAIN.glob("*"):  # DVC leaves empty folders
         if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             path.rmdir()
     if kept:

@@ -21,10 +21,10 @@ from quartet.commands import outputs
 from quartet.data import idx, sample, splits
 
 EMULATOR = "qemu-x86_64"
-# AMD's, Intel's first with AVX2 and FMA, and Hygon's: three vendors, by whose names libraries choose their code.
+# AMD, Intel's first with AVX2 and FMA, and Hygon: libraries choose code by the vendor's name.
 PROCESSORS = ("EPYC-Rome", "Haswell", "Dhyana")
 TRAIN, VALIDATION, TEST, EPOCHS = 100, 40, 40, 2
-# The folder of a second trial, with augmentation, which the committed settings do not have.
+# The folder of a second trial, with augmentation, which the committed settings leave out.
 AUGMENTED = Path("augmented")
 RUN = "--run"
 
@@ -95,7 +95,7 @@ class ShortRuns:
 
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
-        while not all(future.done() for future in self.futures):  # one that is being prepared starts a process yet
+        while not all(future.done() for future in self.futures):  # a run in preparation may still start a process
             for started in self.processes:
                 started.kill()
             time.sleep(0.1)

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
             f"{paths.SOURCE}: expected mnist, found {source}: docs/ shows no other data; QUARTET_MNIST=… make docs"
         )
     leftovers = {path.name for path in paths.TRAIN.glob("[!.]*")} - set(params.load().trainings)
-    if leftovers:  # they are in the hash of what evaluate depends on, which others could not make
+    if leftovers:  # they change the hash of a dependency, which nobody else could reproduce
         raise InputError(
             f"{paths.TRAIN}: expected the trainings of {paths.PARAMS} alone, found {', '.join(sorted(leftovers))};"
             " move that away, then `make docs` again"
@@ -74,6 +74,6 @@ def main(arguments: Sequence[str]) -> None:
     quote("results", quoted(results))
     published = outputs.figures(outputs.read()) if outputs.FILE.exists() else set()
     for name in published - {picture.name for picture in pictures}:
-        (DOCS / name).unlink(missing_ok=True)  # published before, of variants that are gone
+        (DOCS / name).unlink(missing_ok=True)  # of variants that were removed
     outputs.write(outputs.hashes(places=outputs.locked()))
     print(f"docs: {DOCS}/results.md, its figures, {outputs.FILE} and {README}")

@@ -24,14 +24,14 @@ from quartet.base import errors, files, process
 from quartet.base.errors import InputError, WorkError
 from quartet.base.redaction import shown
 
-RECORD = "quartet-seconds.json"  # in DVC's folder for temporary files: the seconds that each stage took last
-# What DVC says after each command; said once for each stage it hides what the stages say.
+RECORD = "quartet-seconds.json"  # in DVC's temporary folder: the seconds of each stage's last run
+# DVC prints these after every command; once per stage, they would drown the stages' own lines.
 HINTS = re.compile(
     r"\s*$|To track the changes with git, run:|\tgit add |To enable auto staging, run:|\tdvc config core\.autostage "
     r"|Use `dvc push` to send|(Updating|Generating) lock file '|Data and pipelines are up to date\."
 )
 RUNS = re.compile(r"Running stage '")
-# After SIGINT a stage may end what it is at; one that does not end is stopped with the next signal after so many seconds.
+# Signals to stop a stage with, and the seconds to wait after each. After SIGINT it may finish its step.
 PATIENCE = ((signal.SIGINT, 20), (signal.SIGTERM, 10), (signal.SIGKILL, 10))
 
 
@@ -124,25 +124,25 @@ class Running:
         for line in source:
             self.ran = self.ran or RUNS.match(line) is not None
             if not HINTS.match(line):
-                with suppress(OSError):  # nobody reads it; the stage must not wait for that
+                with suppress(OSError):  # nobody reads; the stage must go on all the same
                     told = self.repeated.sub("", line.rstrip("\n").expandtabs())
                     print(self.prefix + shown(told), file=target, flush=True)
 
     def _await(self, ended: queue.SimpleQueue[str]) -> None:
         if self.process.wait():
-            self.signal(signal.SIGTERM)  # what a DVC that was killed left running
+            self.signal(signal.SIGTERM)  # children of a DVC that was killed
         self.join()
         ended.put(self.name)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to DVC and to all that it started."""
-        with suppress(ProcessLookupError):  # it has ended
+        with suppress(ProcessLookupError):  # already ended
             os.killpg(self.process.pid, number)
 
     def join(self) -> None:
         """Wait until its last lines are out."""
         for reader in self.readers:
-            reader.join(timeout=5)  # a process that the stage left behind may hold its streams open
+            reader.join(timeout=5)  # a process that outlives the stage may keep its streams open
 
 
 def stop(running: Collection[Running]) -> None:
@@ -234,7 +234,7 @@ def put_in_order(locks: Mapping[Path, Sequence[str]]) -> None:
                 if ordered != list(stages):
                     whole = dumps_yaml({**content, "stages": {name: stages[name] for name in ordered}})
                     files.write_bytes(lock, whole.encode())
-    except DvcException as error:  # as of a lock file that a killed dvc cut short; the next command of DVC says so
+    except DvcException as error:  # e.g. a killed dvc cut dvc.lock short; DVC's next command reports it
         errors.warn(f"DVC: {error}")
 
 

@@ -61,7 +61,7 @@ def surroundings(here: Path, scratch: Path) -> dict[str, str]:
         variables["QUARTET_MNIST"] = named
     return variables | {
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DVC_SITE_CACHE_DIR": str(scratch / "dvc"),  # or DVC leaves a folder for each clone in a place that stays
+        "DVC_SITE_CACHE_DIR": str(scratch / "dvc"),  # else DVC leaves a folder for each clone outside of it
     }
 
 
@@ -69,7 +69,7 @@ def _has_mnist(here: Path) -> bool:
     try:
         return bool(files.read_record(here / paths.SOURCE, "fetch")["data"] == "mnist")
     except (InputError, LookupError):
-        return False  # the mirrors are asked
+        return False  # then the mirrors are tried
 
 
 def call(*command: str, folder: Path, variables: Mapping[str, str]) -> None:
@@ -78,7 +78,7 @@ def call(*command: str, folder: Path, variables: Mapping[str, str]) -> None:
         try:
             status = called.wait()
         except BaseException:
-            called.terminate()  # make passes it on, and waits for what it started
+            called.terminate()  # make passes the signal on and waits for its children
             called.wait()
             raise
     if status:
@@ -93,11 +93,11 @@ def run_in(clone: Path, variables: Mapping[str, str]) -> None:
     here = Path.cwd()
     call("git", "clone", "--quiet", str(here), str(clone), folder=here, variables=variables)
     (clone / ".venv").symlink_to(here / ".venv")
-    # A cache that the user shares between projects would bring results back instead of making them.
+    # With a cache that the user shares between projects, DVC would restore results instead of making them.
     call("dvc", "config", "--local", "cache.dir", "cache", folder=clone, variables=variables)
     call(sys.executable, "src/fetch.py", folder=clone, variables=variables)
     require_mnist(clone)
-    fetched = {name: value for name, value in variables.items() if name != "QUARTET_MNIST"}  # the files are there
+    fetched = {name: value for name, value in variables.items() if name != "QUARTET_MNIST"}  # already fetched
     call("make", "all", folder=clone, variables=fetched)
 
 

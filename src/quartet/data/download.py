@@ -20,7 +20,7 @@ import requests
 from quartet.base.errors import WorkError
 
 CONNECT_SECONDS, READ_SECONDS = 4, 6
-# A file may take this long, the second try included, and one more second for each so many bytes.
+# The time limit for a file, retry included, plus one second for each so many bytes.
 FILE_SECONDS, BYTES_PER_SECOND = 15, 16_000
 RETRIES = 1
 
@@ -89,7 +89,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 def _as_sent(response: requests.Response, **_: Any) -> None:
     """Have the body of a response as the server sends it, and none of a redirect's, which may be endless."""
-    response.raw.headers.pop("Content-Encoding", None)  # some servers call a .gz file's own packing that
+    response.raw.headers.pop("Content-Encoding", None)  # some servers declare a .gz file itself as encoded content
     if response.is_redirect:
         response.close()
 
@@ -136,7 +136,7 @@ def reason(error: Exception) -> str:
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, requests.RequestException):
         cause: BaseException = error
-        while cause.__context__:  # the first of the chain says it in the operating system's words
+        while cause.__context__:  # the first error of the chain has the operating system's message
             cause = cause.__context__
         if isinstance(cause, TimeoutError):
             return "no answer in time"

@@ -21,9 +21,9 @@ from quartet.data import download, idx, sample
 from quartet.data.download import Known
 
 GZIP = b"\x1f\x8b"  # how a gzip file begins (RFC 1952)
-WITHIN = ("*", "*/*", "MNIST/raw/*")  # where files are looked for in a directory; the last is torchvision's
-LISTED = 9  # files, in a message of what a directory has
-# Data sets that come in files of the same names, by the MD5 that torchvision gives of each (torchvision.datasets.mnist).
+WITHIN = ("*", "*/*", "MNIST/raw/*")  # searched for files in a directory; the last is torchvision's layout
+LISTED = 9  # files that a message lists at most
+# Data sets whose files have the same names as MNIST's, by MD5 (from torchvision.datasets.mnist).
 OTHERS = {
     "8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST",
     "25c81989df183df01b3e8a0aad5dffbe": "Fashion-MNIST",
@@ -39,7 +39,7 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-# The smallest first, so that a mirror that does not serve is known early.
+# The smallest file first, so that a mirror that fails is found out early.
 MNIST = {
     "t10k-labels-idx1-ubyte": Known(
         10_008,
@@ -137,7 +137,7 @@ def _kind(begins: bytes) -> str:
 
 def _unpacked(file: BinaryIO, known: Known, *, named_packed: bool) -> bytes:
     """Return the known file's content from one that is it or has it packed; ValueError if it is another."""
-    if _is_packed(file) or (named_packed and not _may_be(file, known)):  # some browsers unpack and keep the name
+    if _is_packed(file) or (named_packed and not _may_be(file, known)):  # some browsers unpack a file but keep its name
         return download.unpack(file, known)
     return download.verified(file.read(known.size + 1), known)
 

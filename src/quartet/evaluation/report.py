@@ -21,7 +21,7 @@ UNREPORTED = Reported()
 
 SOURCE = 'R. K. Tiwari, "Assignment 1: Deep Learning", sections 3 and 4b'
 
-# Its experiments 1 and 2 are `ten` and `four`, first without batch norm, then with it: there it counts no parameters.
+# Experiments 1 and 2 are `ten` and `four`, without and then with batch norm; it gives no parameter counts with it.
 REPORT = {
     "ten": Reported(4_470, 0.0624, 0.0731, 93.08, 97.70, 97.93),
     "four": Reported(4_368, 0.0278, 0.0327, 96.52, 99.00, 98.94),

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from quartet.base.params import COLOURS
 
-# Importing matplotlib fails on a backend that is missing, or on a matplotlibrc that is not text; neither is needed.
+# A missing backend or a broken matplotlibrc would make the import fail; neither is needed.
 os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -36,11 +36,11 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
-MARKERS = ("o-", "s--", "^-.", "D:", "v-")  # as many as have no factor in common with the colours: no pair repeats before 40
+MARKERS = ("o-", "s--", "^-.", "D:", "v-")  # 5, coprime with the 8 colours, so that no pair repeats before 40
 COLUMNS = 2  # panels side by side, readable at the width of a page; further ones are below
-GREY = "#8a94a3"  # what is there to compare with
+GREY = "#8a94a3"  # curves shown for comparison
 RIGHT = "#dfe6ee"  # the diagonal of a confusion matrix
-ABREAST = 12  # misclassified images that fit side by side in a panel
+ABREAST = 12  # misclassified images side by side in a panel
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def losses(
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.tick_params(labelleft=True)
             panel.legend()
-        # Not before all is drawn: the panels share their axis.
+        # The panels share their axis, whose range is known only after all are drawn.
         low, high = axes[0].get_ylim()
         subs = (1, 2, 5) if high > 30 * low else (1, 2, 3, 5, 7)
         for panel in axes:
@@ -180,7 +180,7 @@ def mistakes(
     for `images` uint8 [n, 28, 28]. A cell shows its first images; if there are more, a number says how many in all.
     """
     classes = len(class_names)
-    side = max(1, ABREAST // classes)  # images of a cell in each direction
+    side = max(1, ABREAST // classes)  # images in a row, and in a column, of a cell
     step = 28 * side + 10
     legend = "the first of each kind; a number says how many there are in all"
     centres = [(place + 0.5) * step - 0.5 for place in range(classes)]

@@ -17,9 +17,9 @@ from quartet.base.redaction import redacted
 from quartet.tracking import store
 
 FAILED = object()  # what `attempt` returns for an action that failed
-DEADLINE = 60  # seconds for an action, whatever a server does
-GRACE = 5  # seconds that are left for it once this process is to stop
-THREAD = "MLflow"  # the name of the thread that does it
+DEADLINE = 60  # seconds for an action, however slow the server
+GRACE = 5  # seconds for it after a signal to stop
+THREAD = "MLflow"  # the name of the thread that runs actions
 
 
 def initialise() -> None:
@@ -67,13 +67,13 @@ def _in_time(action: Callable[[], Any], stopping: bool) -> Any:
     thread = threading.Thread(target=work, name=THREAD, daemon=True)
     waiting_for = f"MLflow, {GRACE} s at most; again stops at once"
     with process.held(waiting_for) as signals:
-        store.import_mlflow()  # takes its time on any machine, and asks no server
+        store.import_mlflow()  # outside the time limit: it is slow everywhere and needs no server
         thread.start()
         begun, seconds, said = time.monotonic(), float(GRACE if stopping else DEADLINE), False
         while not future.done() and time.monotonic() < begun + seconds:
             wait([future], timeout=0.1)
             if signals and said:
-                break  # as was said
+                break  # the second signal, as announced
             if signals and not stopping:
                 stopping, seconds = True, min(seconds, time.monotonic() - begun + GRACE)
             if stopping and not (said or signals or future.done()) and time.monotonic() > begun + 1:
@@ -93,7 +93,7 @@ def _alone() -> Iterator[None]:
     """
     folder = paths.project_root() / paths.CHECKPOINTS
     lock = FileLock(folder / "mlflow.lock")
-    with contextlib.suppress(Timeout, OSError):  # a folder that cannot be written to has no lock
+    with contextlib.suppress(Timeout, OSError):  # without a lock if the folder is read-only
         folder.mkdir(exist_ok=True)
         lock.acquire(timeout=store.PATIENCE, poll_interval=0.01)
     try:
@@ -107,14 +107,14 @@ def _explain(error: Exception) -> str:
     cause: BaseException = error
     below = error.__cause__ or error.__context__
     while below:
-        if isinstance(below, OSError | sqlite3.Error):  # the system's or SQLite's own words, at the bottom of many others
+        if isinstance(below, OSError | sqlite3.Error):  # the original message, below several wrappers
             cause = below
         below = below.__cause__ or below.__context__
-    words = " ".join(redacted(str(cause)).split())  # now: a part of a secret is not known as one
+    words = " ".join(redacted(str(cause)).split())  # before cutting: a part of a secret would not be recognised
     problem = f"{type(cause).__name__}: {words[:300]}"
-    if type(cause) is sqlite3.DatabaseError:  # its subclasses are other things than a damaged file
+    if type(cause) is sqlite3.DatabaseError:  # its subclasses mean other things than a damaged file
         return f"{problem}; move {store.uri().removeprefix('sqlite:///')} away, and it is made again"
-    if "out-of-date database schema" in problem:  # MLflow says so of a newer one too
+    if "out-of-date database schema" in problem:  # MLflow says the same if the schema is newer
         problem = problem.partition(". Take")[0]
         return f"{problem}; back it up, then `mlflow db upgrade {store.uri()}`, or move it away if a newer MLflow made it"
     return problem

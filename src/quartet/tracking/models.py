@@ -46,18 +46,18 @@ def log_model(run: Run, network: nn.Sequential) -> None:
     float32 = np.dtype(np.float32)
     with mlflow.start_run(run_id=run.info.run_id):
         mlflow.pytorch.log_model(
-            # The archive's writer takes a channels-last weight for a slice of another tensor.
+            # The exporter would mistake a channels-last weight for a slice of another tensor.
             copy.deepcopy(network).to(memory_format=torch.contiguous_format),  # type: ignore[call-overload] # MLflow and PyTorch disagree on the type
             name=run.data.tags["variant"],
             serialization_format="pt2",
-            # A batch of one would fix the model's batch size to one.
+            # With a batch of one, the export would fix the batch size to one.
             input_example=np.zeros((2, 1, SIDE, SIDE), np.float32),
             signature=ModelSignature(
                 # Pixels from 0 to 1, and the score of each class. With a name, MLflow's pyfunc would ask for a dictionary.
                 Schema([TensorSpec(float32, (-1, 1, SIDE, SIDE))]),
                 Schema([TensorSpec(float32, (-1, classes))]),
             ),
-            # Without `+cpu`, which names a build that only PyTorch's own index has.
+            # Without `+cpu`: only PyTorch's own index has that build.
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "numpy")],
         )
     if run.info.end_time:

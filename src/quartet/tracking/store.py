@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "mnist-quartet"
 PATIENCE = 5  # seconds to wait for a database that another process has locked
-LONGEST_ANSWER = 64 << 20  # bytes; of a server that sends more, no more is read
-# Opens MLflow's pages on the runs of models, not on those of prompts.
+LONGEST_ANSWER = 64 << 20  # bytes; the rest of a longer answer is not read
+# Makes MLflow's pages open on training runs, not on prompts.
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": (
@@ -35,7 +35,7 @@ EXPERIMENT_TAGS = {
         " validation accuracy, the metrics on the test set, and the model. Tick some runs and press Compare."
     ),
 }
-# How MLflow's client behaves here unless the user says otherwise: quiet, and bounded if a server does not answer.
+# Defaults for MLflow's client, which the user may override: quiet, with short time limits.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model from elsewhere may have code in it
@@ -48,7 +48,7 @@ SETTINGS = {
 
 
 def uri() -> str:
-    """MLFLOW_TRACKING_URI if it is set, else the database in the project's root: where bare `mlflow ui` looks.
+    """Return MLFLOW_TRACKING_URI if it is set, else the database in the project's root: where bare `mlflow ui` looks.
 
     What is relative in it is relative to that root, not to the copy in which DVC runs an experiment.
     """
@@ -59,7 +59,7 @@ def uri() -> str:
         return _sqlite_uri(file) + "?".join(["", *named.split("?")[1:]])
     if named.startswith("file:") and not named.startswith("file:/"):
         return (paths.project_root() / url2pathname(named.removeprefix("file:"))).as_uri()
-    if ":" not in named and named not in ("databricks", "databricks-uc", "uc"):  # which name a service
+    if ":" not in named and named not in ("databricks", "databricks-uc", "uc"):  # these name a service
         return str(paths.project_root() / named)
     return named
 
@@ -96,7 +96,7 @@ def artifacts() -> str | None:
     return (paths.project_root() / "mlruns").as_uri() if keeps_none else None
 
 
-def mend_moved() -> None:
+def repair_moved() -> None:
     """Point the project's own store at this project's mlruns/ if it has been moved.
 
     MLflow keeps absolute addresses of artifacts and has no command to change them. An address is changed unless what it
@@ -107,7 +107,7 @@ def mend_moved() -> None:
         return
     with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
-            return  # an empty file, which MLflow has yet to fill
+            return  # an empty file: MLflow has not made its tables yet
         found = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
         before = _folder(found[0]) if found else None
         if before is None or found[0] == here:
@@ -143,7 +143,7 @@ def _moved(address: str, before: Path) -> str | None:
 def import_ahead() -> None:
     """Import what logging a model will need, which takes seconds."""
     with _importing():
-        for name in ("mlflow.pytorch", "torch.export._trace"):  # the second is what an export imports when it is called
+        for name in ("mlflow.pytorch", "torch.export._trace"):  # torch.export imports the second only when it is called
             import_module(name)
 
 
@@ -165,7 +165,7 @@ def import_mlflow() -> None:
         os.environ.setdefault(name, value)
     with _importing():
         import mlflow
-    for name in ("mlflow", "alembic", "urllib3"):  # what they have to say is in the exception
+    for name in ("mlflow", "alembic", "urllib3"):  # the exception has the same message
         logging.getLogger(name).setLevel(logging.CRITICAL)
     named = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri())
@@ -176,7 +176,7 @@ def import_mlflow() -> None:
 
 
 def client() -> MlflowClient:
-    """MLflow's client on the store in use."""
+    """Return MLflow's client on the store in use."""
     import_mlflow()
     import mlflow
 
@@ -185,9 +185,9 @@ def client() -> MlflowClient:
 
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
-    """Without garbage collection, which while so much is imported visits all of PyTorch's objects: a third of the time.
+    """Import without garbage collection, which would visit all of PyTorch's objects: a third of the time.
 
-    What is there at the end stays, so that no later collection visits it again.
+    The objects that exist at the end are left out of later collections too.
     """
     gc.disable()
     try:
@@ -204,10 +204,10 @@ def _limit_answers() -> None:
 
     class Limited(request_utils.TCPKeepAliveHTTPAdapter):
         def build_response(self, req: PreparedRequest, resp: BaseHTTPResponse) -> Response:
-            resp.stream = partial(_limited, resp.stream)  # type: ignore[method-assign] # of this one answer
+            resp.stream = partial(_limited, resp.stream)  # type: ignore[method-assign] # for this answer only
             return super().build_response(req, resp)
 
-    request_utils.TCPKeepAliveHTTPAdapter = Limited  # type: ignore[misc] # in place of the class that it extends
+    request_utils.TCPKeepAliveHTTPAdapter = Limited  # type: ignore[misc] # replaces the class that it extends
 
 
 def _limited(stream: Callable[..., Iterator[bytes]], *args: Any, **kwargs: Any) -> Iterator[bytes]:
@@ -227,14 +227,14 @@ def experiment_id(client: MlflowClient) -> str:
     if experiment is None:
         try:
             return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts(), tags=EXPERIMENT_TAGS))
-        except MlflowException:  # another process was first
+        except MlflowException:  # another process made it first
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 raise
     for key, value in EXPERIMENT_TAGS.items():
-        if key not in experiment.tags:  # else the user may have changed it
+        if key not in experiment.tags:  # a tag that is there may have been edited by the user
             client.set_experiment_tag(experiment.experiment_id, key, value)
-    if experiment.lifecycle_stage == "deleted":  # on MLflow's pages, which cannot bring it back
+    if experiment.lifecycle_stage == "deleted":  # on MLflow's pages, which cannot restore it
         client.restore_experiment(experiment.experiment_id)
     if _is_own() and artifacts() != experiment.artifact_location and _folder(experiment.artifact_location):
         raise FileNotFoundError(f"the project moved: its artifacts are looked for in {experiment.artifact_location}")

@@ -34,7 +34,7 @@ class Adam:
         self.steps += 1
         self.mean.lerp_(gradient, 1 - beta1)
         self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        # NumPy's root is correctly rounded; PyTorch's is MKL's, which on some processors is not.
+        # NumPy rounds square roots correctly; PyTorch uses MKL, which on some processors does not.
         root = torch.from_numpy(np.sqrt(self.square.numpy()))
         scale = root.div_(math.sqrt(1 - beta2**self.steps)).add_(epsilon)
         self.weights.addcdiv_(self.mean, scale, value=-lr / (1 - beta1**self.steps))

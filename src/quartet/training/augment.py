@@ -19,21 +19,21 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
     side = images.shape[-1]
     middle = (side - 1) / 2
-    x = torch.arange(side) - middle  # of each pixel, from the image's middle
+    x = torch.arange(side) - middle  # distance of each pixel from the middle of the image
     y = x.view(-1, 1)
     moved = sampled(images, cosine * x - sine * y + (2 * shift_x + middle), sine * x + cosine * y + (2 * shift_y + middle))
     return moved.contiguous(memory_format=torch.channels_last)
 
 
 def sampled(images: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-    """Square images float32 [n, 1, s, s] at these places, float32 [n, s, s] in pixels, by bilinear interpolation.
+    """Return square images float32 [n, 1, s, s] at these places, float32 [n, s, s] in pixels, by bilinear interpolation.
 
     Outside an image is black. The same as `torch.nn.functional.grid_sample`, whose AVX2 code QEMU 7.2 emulates wrongly: its
     bytes cannot be compared between processors. Those of plain indexing agree.
     """
     side, width = images.shape[-1], images.shape[-1] + 3
     framed = functional.pad(images, (1, 2, 1, 2)).flatten()
-    columns, rows = (columns + 1).clamp_(0, side + 1), (rows + 1).clamp_(0, side + 1)  # in the framed image
+    columns, rows = (columns + 1).clamp_(0, side + 1), (rows + 1).clamp_(0, side + 1)  # coordinates in the padded image
     left, top = columns.floor(), rows.floor()
     right_share, lower_share = (columns - left).flatten(), (rows - top).flatten()
     starts = torch.arange(len(images), dtype=torch.int32).mul_(width * width).view(-1, 1, 1)

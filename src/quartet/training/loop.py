@@ -118,7 +118,7 @@ def fit(
             if checkpoint:
                 checkpoint.save(state.capture())
             on_epoch(tuple(state.history))
-        trained = build(hyperparameters.classes, hyperparameters.bn)  # whose parameters are views of nothing
+        trained = build(hyperparameters.classes, hyperparameters.bn)  # its parameters are not views of a larger tensor
         trained.load_state_dict(network.state_dict())
         return trained.eval(), state.history
 
@@ -130,7 +130,7 @@ def _train_epoch(
     state.network.train()
     order = torch.randperm(len(train.images), generator=state.generator)
     number, total = len(state.history) + 1, 0.0
-    # Shuffled whole: one indexing of all images costs less than one of each batch.
+    # Indexing all images at once is faster than indexing each batch.
     batches = [part[order].split(hyperparameters.batch_size) for part in train]
     for step, (batch, labels) in enumerate(zip(*batches, strict=True), start=1):
         on_step(number, step)

@@ -37,7 +37,7 @@ class Progress:
             epoch = f"epoch {done.epoch:>{len(str(self.epochs))}}/{self.epochs}"
             print(f"{self.name:<8} {epoch}  train loss {train}  val loss {val}  val acc {accuracy}", flush=True)
         else:
-            self.bar.set_postfix_str(f"train loss {train}  val acc {accuracy}")  # which 80 columns have room for
+            self.bar.set_postfix_str(f"train loss {train}  val acc {accuracy}")  # fits 80 columns
 
     def close(self) -> None:
         """Leave the terminal's last line as it is."""

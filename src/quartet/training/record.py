@@ -14,7 +14,7 @@ from quartet.base.errors import InputError
 from quartet.base.params import Groups, Hyperparameters, Params
 from quartet.base.stage import Tracked
 
-# The code that training uses, below src/. Tracking is not among it: it changes no result.
+# The code that training uses, below src/. Tracking is left out because it changes no result.
 CODE = (
     "train.py",
     "quartet/__init__.py",
