@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "tests/params.yaml"  # what is shipped, whatever the user has made of params.yaml
 VARIANTS = ["ten", "ten-bn", "four", "four-bn"]
 TRAININGS = [*VARIANTS, "trial"]
+EPOCHS = 3  # enough to be right about most digits of the sample
 STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot"]
 
 
@@ -81,10 +82,10 @@ def start_dvc(root: Path, stages: dict[str, Any]) -> None:
         subprocess.run(["dvc", *command], check=True, cwd=root)
 
 
-def clone(folder: Path) -> Project:
+def clone(folder: Path, epochs: int = EPOCHS) -> Project:
     """This checkout's files, tracked and new, committed to a new repository without a git identity.
 
-    Its settings are those of PARAMS, on the sample.
+    Its settings are those of PARAMS, on the sample, with so many epochs for all trainings.
     """
     home, root = folder / "home", folder / "project"
     home.mkdir(parents=True)
@@ -101,6 +102,8 @@ def clone(folder: Path) -> Project:
             shutil.copy2(ROOT / name, root / name)
     shutil.copy(PARAMS, root)
     replace(root / "params.yaml", "source: auto", "source: sample")
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    (root / "params.yaml").write_text(text.replace("epochs: 10", f"epochs: {epochs}"), encoding="utf-8")
     (root / ".venv").symlink_to(sys.prefix)
     project = Project(root, home)
     project.run("git", "init", "-q")
@@ -164,12 +167,6 @@ def vega(page: str) -> list[dict]:
     found = [json.JSONDecoder().raw_decode(page, match.end())[0] for match in re.finditer(r"var spec = ", page)]
     assert len(found) == 4
     return found
-
-
-def set_epochs(project: Project, epochs: int) -> None:
-    """Set the epochs of all trainings."""
-    path = project.root / "params.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("epochs: 10", f"epochs: {epochs}"), encoding="utf-8")
 
 
 def train_once(project: Project, repro: tuple[str, ...]) -> tuple[Project, str, str]:

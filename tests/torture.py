@@ -293,7 +293,7 @@ def wrong_runs(project: Project) -> list[str]:
 
 def small(folder: Path) -> Project:
     """A clone that has two variants and few epochs as committed."""
-    project = clone(folder)
+    project = clone(folder, epochs=6)
     file = project.root / "params.yaml"
     text = file.read_text(encoding="utf-8").replace("epochs: 10", "epochs: 6")
     file.write_text(re.sub(r"\n  (ten-bn|four): .*", "", text), encoding="utf-8")

@@ -141,7 +141,7 @@ def save_splits(root, divided):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project with outputs that nothing in this file may touch, and nothing in MLflow."""
-    project = clone(tmp_path_factory.mktemp("faults"))
+    project = clone(tmp_path_factory.mktemp("faults"), epochs=10)
     project.run("make", "setup")
     images = np.zeros((210, 28, 28), dtype=np.uint8)
     split = splits.Split(images, (np.arange(210) % 10).astype(np.uint8))
@@ -302,7 +302,7 @@ def test_a_training_that_params_yaml_does_not_have_is_refused(project):
 
 def test_a_last_batch_of_one_image_trains(tmp_path, tiny):
     """With batch norm, to the same bytes each time."""
-    project = clone(tmp_path)
+    project = clone(tmp_path, epochs=10)
     train, validation = splits.Split(tiny.images[:41], tiny.labels[:41]), splits.Split(tiny.images[41:], tiny.labels[41:])
     save_splits(project.root, {"train": train, "validation": validation})
     settings = project.root / "params.yaml"
@@ -363,13 +363,11 @@ def experiment(finished):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        (["bn=yes"], 'bn: expected true or false, found "yes"'),
         (
             ["classes=3", "epochs=1.5", "lr=-1"],
             "classes: expected 10 or 4, found 3; epochs: expected a whole number, found 1.5;"
             " lr: expected more than 0.0, found -1",
         ),
-        (["data.validation_fraction=1"], "data.validation_fraction: expected less than 1.0, found 1"),
         (["seed=1", "+epoch=5"], "epoch: unknown key; did you mean 'epochs'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -46,9 +46,9 @@ def test_no_secret_is_printed_written_tracked_or_cached(tmp_path):
     found.write_text(f"x{PASSWORD}x", encoding="utf-8")
     assert list(holding(tmp_path)) == [str(found)]
     found.unlink()
-    project = clone(tmp_path)
+    project = clone(tmp_path, epochs=1)
     params = project.root / "params.yaml"
-    text = params.read_text(encoding="utf-8").replace("epochs: 10", "epochs: 1")
+    text = params.read_text(encoding="utf-8")
     params.write_text(re.sub(r"\n  (ten-bn|four|four-bn): .*", "", text), encoding="utf-8")
     project.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qam", "Make it small")
     project.run("make", "setup")
@@ -67,8 +67,8 @@ def test_no_secret_is_printed_written_tracked_or_cached(tmp_path):
         tracking = down | {"MLFLOW_TRACKING_URI": f"http://reader:{word}@127.0.0.1:{port}"}
         signed = {"QUARTET_MNIST": f"http://user:{word}@127.0.0.1:9/mnist/?sv=1&sig={signature}"}
         done = [
-            project.run("dvc", "repro", **tracking),
-            project.run("dvc", "exp", "run", "--temp", "-S", "bn=true", **tracking),
+            project.run("dvc", "repro", "evaluate", **tracking),
+            project.run("dvc", "exp", "run", "--temp", "evaluate", "-S", "bn=true", **tracking),
             project.run("quartet", "sync", **tracking),
             project.run("dvc", "repro", "--force", "--single-item", "trial", **down),
         ]
@@ -82,7 +82,7 @@ def test_no_secret_is_printed_written_tracked_or_cached(tmp_path):
         server.end()
     assert [command.returncode != 0 for command in refused] == [True, True]
     printed = "".join(command.stdout for command in [*done, *refused])
-    assert printed.count("***@127.0.0.1") > 5
+    assert printed.count("***@127.0.0.1") > 3
     assert {form for form in FORMS if form in printed} == set()
     assert holding(tmp_path) == {}
     history = project.run("git", "log", "-p", "--all", "--reflog").stdout

@@ -45,24 +45,21 @@ def expected(project, count: int) -> list[int]:
 
 
 def test_the_pages_python_predicts(finished, address):
+    """Its own input example too."""
     code = block("load_model").replace("models:/m-…", address).replace("np.zeros((3, 1, 28, 28), np.float32)", "IMAGES")
     load = (
         "from safetensors.numpy import load_file\n"
         "IMAGES = (load_file('data/split/test.safetensors')['images'][:7, None] / 255).astype('float32')\n"
     )
-    done = finished.run("python", "-W", "ignore", "-c", load + code)
-    assert json.loads(done.stdout.splitlines()[-1].replace(" ", ",")) == expected(finished, 7)
-
-
-def test_the_input_example_can_be_predicted(finished, address):
-    code = (
-        "import mlflow, sys; from mlflow.models import Model;"
-        " model = mlflow.pyfunc.load_model(sys.argv[1]);"
-        " found = mlflow.models.get_model_info(sys.argv[1]);"
-        " example = Model.load(sys.argv[1]).load_input_example(mlflow.artifacts.download_artifacts(sys.argv[1]));"
-        " print(model.predict(example).shape)"
+    example = (
+        "\nimport sys; from mlflow.models import Model\n"
+        "example = Model.load(sys.argv[1]).load_input_example(mlflow.artifacts.download_artifacts(sys.argv[1]))\n"
+        "print(model.predict(example).shape)"
     )
-    assert finished.run("python", "-W", "ignore", "-c", code, address).stdout.splitlines()[-1] == "(2, 10)"
+    done = finished.run("python", "-W", "ignore", "-c", load + code + example, address)
+    predicted, shape = done.stdout.splitlines()[-2:]
+    assert json.loads(predicted.replace(" ", ",")) == expected(finished, 7)
+    assert shape == "(2, 10)"
 
 
 def test_the_model_is_served_in_batches_of_any_size(finished, address):
