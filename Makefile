@@ -2,16 +2,16 @@
 PYTHON ?= python3
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 
-# make 3.81 does not look here for a recipe's own program: recipes name theirs; what those start is found here.
+# make 3.81 does not search this for a recipe's own program, so recipes name paths; their children use it.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# DVC runs stages by the user's login shell, which may be none that can.
+# DVC runs stages with the user's login shell, which may not understand them.
 export SHELL := /bin/sh
-# This checkout's code, also if .venv is another's.
+# This checkout's code, even if .venv belongs to another.
 export PYTHONPATH := $(CURDIR)/src
 export MLFLOW_DISABLE_TELEMETRY := true
-# A model from elsewhere may have code in it.
+# A model from elsewhere may contain code.
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
-# If it were set, every start would compile MLflow and PyTorch again.
+# If it is set, every start compiles MLflow and PyTorch again.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: all setup lint test torture bench bench-peers bench-pipeline ui sync docs portability verify lock clean help
@@ -22,6 +22,7 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@$(if $(QUARTET_MNIST),.venv/bin/python -m quartet repro --force fetch)
 	@.venv/bin/python -m quartet repro --jobs $(CORES)
 	@.venv/bin/python -m quartet audit
+	@.venv/bin/python -m quartet sync --missing
 	@.venv/bin/python -m quartet results
 
 # environment.py reads TORCH: make exports what its command line sets.

@@ -19,19 +19,19 @@ from urllib.parse import unquote
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-READY = VENV / "ready.json"  # what the environment was made for and from; empty until it works
+READY = VENV / "ready.json"  # what .venv was made from, and where; empty until it works
 OLDEST = (3, 10)
 AUTHOR = {"user.name": "mnist-quartet", "user.email": "mnist-quartet@localhost"}
-# These settings of pip's, uv's and Python's would put packages elsewhere, or none or others there.
+# Settings of pip, uv and Python that would install elsewhere, or install nothing or other packages.
 HARMFUL = (
     *("PIP_DRY_RUN", "PIP_NO_DEPS", "PIP_PYTHON", "PIP_REQUIRE_VIRTUALENV", "PYTHONHOME", "PYTHONPATH"),
     *("UV_EXCLUDE", "UV_LINK_MODE", "UV_OVERRIDE", "UV_RESOLUTION", "UV_WORKING_DIR"),
 )
-# A file of settings may say the same. Only the options of a command win against it.
+# The same settings may be in a file. Only options on the command line override it.
 HERE = (f"--prefix={VENV}", "--root=/", "--target=")
-# With a project at the root, uv reads no settings from the folders above this one.
+# --project=/ keeps uv from reading settings in this folder and those above.
 UV = ("pip", "install", "--quiet", "--color=never", "--project=/", f"--python={PYTHON}", "--resolution=highest")
-# No option of uv's wins against these in its file of settings.
+# Settings in uv's file that no option overrides.
 UV_ELSEWHERE = re.compile(r"(target|prefix|python-version|python-platform)[\"']?\s*=|-dependencies|symlink")
 # The sources of packages that the user has set: in the output of `pip config list`, and in uv's variables and files.
 PIP_INDEX = re.compile(
@@ -46,7 +46,7 @@ READ = (
     "import sys, urllib.request as web; request = web.Request(sys.argv[1], headers={'User-Agent': 'mnist-quartet'});"
     " sys.stdout.buffer.write(web.urlopen(request).read(1 << 24))"
 )
-# In the environment alone, without what the user has elsewhere.
+# Tries imports with the environment's packages alone.
 TRIAL = "import sys, {}; sys.exit(not dvc.__file__.startswith(sys.prefix))"
 PACKAGES = "dvc, psutil, yaml"  # everything needs these
 PROJECT = f"{PACKAGES}, quartet"
@@ -173,7 +173,7 @@ def uv_settings() -> str:
         try:
             text += file.read_text(encoding="utf-8", errors="replace") + "\n"
         except OSError:
-            continue  # most are not there
+            continue  # most of these files do not exist
     return re.sub(r"#.*", "", text)
 
 
@@ -216,7 +216,7 @@ def choose_build(*, settled: bool) -> str:
 
     `settled` tells that the user has set sources of packages.
     """
-    default = "the default build takes 4.7 GB on disk, with CUDA"
+    default = "PyTorch's default build takes 4.7 GB on disk, with CUDA"
     if platform.system() != "Linux":
         say("PyTorch comes as its default build, which has no CUDA on this system")
     elif settled:
@@ -237,7 +237,7 @@ def uv_problem(uv: str, *arguments: str) -> str:
     except OSError as problem:
         return str(problem)
     if done.returncode:
-        said = done.stderr.strip().split("\n\n")[0].splitlines()  # hints follow after an empty line
+        said = done.stderr.strip().split("\n\n")[0].splitlines()  # uv prints hints after an empty line
         return said[-1].strip() if said else f"status {done.returncode}"
     working, error = works(PACKAGES)
     return "" if working else error
@@ -252,10 +252,10 @@ def make_empty() -> None:
             shutil.rmtree(path)
         elif path != READY:
             path.unlink()
-    # Not this Python itself if that is the environment's, which is gone by now.
+    # If this Python is the environment's own, its files are gone by now.
     python = getattr(sys, "_base_executable", None) or sys.executable
     done = call(python, "-m", "venv", str(VENV))
-    if done.returncode:  # Debian's Python needs a package more, and says which
+    if done.returncode:  # on Debian, the message names the package that is missing
         raise SetupError(f"{python} -m venv failed:\n{(done.stdout + done.stderr).strip()}")
 
 
@@ -264,14 +264,14 @@ def install_packages(uv: str, build: str) -> None:
     index = ("--extra-index-url", CPU_INDEX) if build == "cpu" else ()
     say(f"installing the packages of requirements.txt with {'uv' if uv else 'pip (a minute or two)'}")
     if uv:
-        # uv would look for a package in the first index alone that has it; pip takes the best of all.
+        # By default uv uses only the first index that has a package; pip compares all of them.
         problem = uv_problem(uv, *index, *(("--index-strategy", "unsafe-best-match") if index else ()))
         if not problem:
             return
         say(f"uv failed ({shown(problem)}); installing with pip")
-        make_empty()  # pip would take what uv left for whole packages
+        make_empty()  # pip would mistake uv's leftovers for whole packages
     try:
-        # --no-compile: Python compiles what is imported when it is; compiling all of it takes a minute.
+        # --no-compile: Python compiles modules when they are imported; compiling all takes a minute.
         install("--no-compile", "-r", "requirements.txt", *index)
     except SetupError as error:
         if index:
@@ -283,7 +283,7 @@ def make() -> None:
     """Make the environment."""
     say("making .venv")
     make_empty()
-    uv, settled = choose_installer()  # not the environment's own uv, which is gone by now
+    uv, settled = choose_installer()  # after make_empty, so that .venv's own uv is not chosen
     build = choose_build(settled=settled)
     install_packages(uv, build)
     install_project({"torch": build})
@@ -345,7 +345,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what uv says may not be in the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")  # uv's messages may not fit the terminal's encoding
     try:
         main()
     except (SetupError, OSError) as error:

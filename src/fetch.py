@@ -9,11 +9,11 @@ from quartet.base.errors import InputError, WorkError
 from quartet.data import idx, sources
 
 SAMPLE_NOTICE = f"""\
-****************************************************************************
+*****************************************************************
   SAMPLE DATA: 1,797 digits that scikit-learn carries, NOT MNIST.
   No number below compares with the report. For MNIST:
       {sources.VARIABLE}=<directory or URL of its four files> make
-****************************************************************************"""
+*****************************************************************"""
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
             errors.warn(str(error))
     if source == "sample":
         sources.take_sample()
-    stage.check(tracked, "fetching")  # without the record the files, each right in itself, count as not fetched
+    stage.check(tracked, "fetching")  # before the record is written: without it the files do not count as fetched
     idx.record(source)
     print(SAMPLE_NOTICE if source == "sample" else f"fetch: MNIST in {paths.RAW}/, verified", flush=True)
 

@@ -134,7 +134,7 @@ def test_a_variant_that_is_added_is_drawn_and_in_the_tables(workspace, tiny, mat
     for question in (
         "lr 0.001 → 0.01: ten → fast ",
         "lr 0.001 → 0.01: four → four-fast ",
-        "training on groups, lr 0.001 → 0.01: ten* → four-fast ",
+        "training by group, lr 0.001 → 0.01: ten* → four-fast ",
     ):
         assert page().count(question) == 1
     assert len(re.findall(r"(?m)^\| four-fast ", page())) == 1 + 6 + 1

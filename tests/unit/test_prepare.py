@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from project import start_dvc
@@ -62,6 +66,22 @@ def test_an_output_behind_a_link_is_refused_before_anything_runs(place, tmp_path
     (place / "stages/train/ten").unlink()
     prepare.main([])
     assert capfd.readouterr().err == ""
+
+
+def test_lost_data_come_back_from_dvcs_cache(place):
+    """All of them or none: what somebody put there meanwhile stays."""
+    write = {"cmd": "false", "outs": [{f"data/raw/{name}": {"persist": True}} for name in "ab"]}
+    start_dvc(place, {"fetch": {**write, "cmd": "mkdir -p data/raw; echo a >data/raw/a; echo b >data/raw/b"}})
+    subprocess.run(["dvc", "repro", "-q"], check=True)
+    for lost, found in (("ab", "ab"), ("b", "a")):
+        for name in lost:
+            Path("data/raw", name).unlink()
+        prepare.main([])
+        assert "".join(sorted(path.name for path in Path("data/raw").glob("[a-z]"))) == found
+    Path("data/raw/a").unlink()
+    shutil.rmtree(".dvc/cache")
+    prepare.main([])
+    assert list(Path("data/raw").glob("[a-z]")) == []
 
 
 def test_the_store_that_the_user_names_is_made_instead(place, monkeypatch):

@@ -31,11 +31,12 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_lock(content: str) -> Path:
+def write_lock(content: str, data: str = "mnist") -> Path:
     """Have dvc.lock name metrics of this content; return their place in DVC's cache, where they are not."""
     digest = hashlib.md5(content.encode()).hexdigest()
-    outs = [{"path": "stages/evaluate/metrics.json", "md5": digest}]
-    Path("dvc.lock").write_text(json.dumps({"stages": {"evaluate": {"outs": outs}}}), encoding="utf-8")
+    outs = {"fetch": ("data/raw/source.json", data), "evaluate": ("stages/evaluate/metrics.json", digest)}
+    stages = {stage: {"outs": [{"path": path, "md5": md5}]} for stage, (path, md5) in outs.items()}
+    Path("dvc.lock").write_text(json.dumps({"stages": stages}), encoding="utf-8")
     return Path(".dvc/cache/files/md5", digest[:2], digest[2:])
 
 
@@ -83,6 +84,13 @@ def test_results_that_the_cache_has_need_no_commit(project, capsys):
     assert any("git switch" in line for line in printed(capsys))
     files.write_bytes(committed, b"{}")
     assert not any("git switch" in line for line in printed(capsys))
+
+
+def test_results_on_other_data_are_to_be_committed_first(project, capsys):
+    files.write_bytes(write_lock("as committed"), b"{}")
+    write_lock("another", "sample")
+    lines = " ".join(" ".join(printed(capsys)).split())
+    assert "git switch -c mine && git commit -am 'My baseline' first: the last commit has results on other data" in lines
 
 
 def test_the_branch_to_make_is_not_there_yet(project, capsys):

@@ -67,8 +67,8 @@ PAIRED = [
     "batch norm: ten → ten-bn",
     "batch norm: four → four-bn",
     "scoring by group: ten → ten*",
-    "training on groups: ten* → four",
-    "training on groups: ten-bn* → four-bn",
+    "training by group: ten* → four",
+    "training by group: ten-bn* → four-bn",
     "the trial's settings: ten → trial",
 ]
 
@@ -76,7 +76,7 @@ PAIRED = [
 def test_what_changes_is_counted_image_by_image(everything):
     rows = cells(tables.paired(everything, GROUPS))
     assert [row["what changes"] for row in rows] == PAIRED
-    found = [(row["test acc. %"], row["gained/lost"], row["p"]) for row in rows]
+    found = [(row["test acc. %"], row["won/lost"], row["p"]) for row in rows]
     # ten is right on 5 of 8 and, merged, on 7; ten-bn on 7 and, merged, on 7; four and four-bn on 7.
     # p, by hand: 3 to 1 is 2 · (1 + 4) / 2⁴; 1 to 1 is 1, capped; 2 to 0 is 2 / 2².
     assert found == [
@@ -92,7 +92,7 @@ def test_what_changes_is_counted_image_by_image(everything):
 def test_models_that_agree_differ_by_nothing(everything):
     same = {**everything, "ten-bn": answered("ten-bn", TEN, bn=True)}
     row = cells(tables.paired(same, GROUPS))[0]
-    assert (row["gained/lost"], row["p"]) == ("0/0", "1.0")
+    assert (row["won/lost"], row["p"]) == ("0/0", "1.0")
 
 
 def test_a_difference_is_ours_less_the_reports(everything):
@@ -206,7 +206,7 @@ def test_a_fifth_variant_of_ten_classes_is_in_every_table(everything, bn):
     assert questions(more) == [*PAIRED[:2], f"{CHANGED}: {other} → fast", *PAIRED[2:]]
     row = cells(tables.paired(more, GROUPS))[2]
     assert row["test acc. %"] == f"{'87.50' if bn else '62.50'} → 87.50"
-    assert (row["gained/lost"], row["p"]) == (("1/1", "1.0") if bn else ("2/0", "0.50"))
+    assert (row["won/lost"], row["p"]) == (("1/1", "1.0") if bn else ("2/0", "0.50"))
 
 
 @pytest.mark.parametrize("bn", [False, True], ids=["without bn", "with bn"])
@@ -219,14 +219,14 @@ def test_a_fifth_variant_of_four_classes_is_in_every_table(everything, bn):
         *PAIRED[:2],
         f"{CHANGED}: four{suffix} → fast",
         *PAIRED[2:5],
-        f"training on groups, {CHANGED}: ten{suffix}* → fast",
+        f"training by group, {CHANGED}: ten{suffix}* → fast",
         PAIRED[5],
     ]
     rows = cells(tables.paired(more, GROUPS))
     # four and four-bn are right on 7, as ten and ten-bn are once merged; the fifth is right on all 8.
     for row in (rows[2], rows[6]):
         assert row["test acc. %"] == "87.50 → 100.00"
-        assert (row["gained/lost"], row["p"]) == ("1/0", "1.0")
+        assert (row["won/lost"], row["p"]) == ("1/0", "1.0")
 
 
 def test_a_variant_that_the_report_does_not_have_stands_alone(everything):
@@ -251,27 +251,27 @@ REMOVED = {
     "ten": [
         "batch norm: four → four-bn",
         "scoring by group: ten-bn → ten-bn*",
-        "training on groups, bn True → False: ten-bn* → four",
-        "training on groups: ten-bn* → four-bn",
+        "training by group, bn True → False: ten-bn* → four",
+        "training by group: ten-bn* → four-bn",
         "the trial's settings: ten-bn → trial",
     ],
     "ten-bn": [
         "batch norm: four → four-bn",
         "scoring by group: ten → ten*",
-        "training on groups: ten* → four",
-        "training on groups, bn False → True: ten* → four-bn",
+        "training by group: ten* → four",
+        "training by group, bn False → True: ten* → four-bn",
         "the trial's settings: ten → trial",
     ],
     "four": [
         "batch norm: ten → ten-bn",
         "scoring by group: ten-bn → ten-bn*",
-        "training on groups: ten-bn* → four-bn",
+        "training by group: ten-bn* → four-bn",
         "the trial's settings: ten → trial",
     ],
     "four-bn": [
         "batch norm: ten → ten-bn",
         "scoring by group: ten → ten*",
-        "training on groups: ten* → four",
+        "training by group: ten* → four",
         "the trial's settings: ten → trial",
     ],
 }

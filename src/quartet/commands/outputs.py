@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,9 @@ from quartet.base import files, numerics, params, paths
 from quartet.base.errors import InputError
 
 FILE = Path("docs/published.json")
-# In the order in which the stages make them, so that the first difference is the one to look into.
+# In the order of the stages, so that the first difference is the one to investigate.
 FOLDERS = (paths.RAW, paths.SPLIT, paths.TRAIN, paths.EVALUATE, paths.PLOT)
-# The digest of the code, which changes with each comment, is in these alone.
+# Only these have the digest of the code, which changes with every comment.
 EXCEPTED = "provenance.json"
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "safetensors", "idx2numpy", "dvc", "mlflow")
 
@@ -29,6 +30,19 @@ class Difference(NamedTuple):
     path: str
     published: str | None
     found: str | None
+
+
+def of_stage(lock: str, stage: str) -> dict[str, str]:
+    """Return the MD5 of each output of a stage by its path, from the text of a dvc.lock; empty if it lacks the stage."""
+    stages = (yaml.safe_load(lock) or {}).get("stages") or {}
+    return {out["path"]: out["md5"] for out in stages.get(stage, {}).get("outs", [])}
+
+
+def are_cached(digests: Iterable[str]) -> bool:
+    """Tell whether DVC's cache has all files of these MD5."""
+    said = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False).stdout
+    cache = Path(said.strip() or ".dvc/cache") / "files/md5"
+    return all((cache / digest[:2] / digest[2:]).exists() for digest in digests)
 
 
 def locked(root: Path = Path()) -> list[Path]:

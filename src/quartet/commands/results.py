@@ -7,10 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from quartet.base import errors, files, paths, process
 from quartet.base.errors import InputError
+from quartet.commands import outputs
 from quartet.reporting import headings
 
 SAVE = "git switch -c {} && git commit -am 'My baseline'"
@@ -26,14 +25,23 @@ def page_for_a_terminal(page: str, data: str) -> str:
     return "\n\n".join([*(f"## {part}" for part in reversed(shown)), title])
 
 
-def lacks_committed() -> bool:
-    """Tell whether DVC's cache lacks the metrics of the last commit, so that nothing can be compared with them."""
+def why_commit() -> str:
+    """Say why nothing should be compared with the last commit before these results are committed; "" if it can be."""
     if not _said("git", "status", "--porcelain", "--", "dvc.lock"):
-        return False
-    stages = (yaml.safe_load(_said("git", "show", "HEAD:dvc.lock")) or {}).get("stages", {})
-    hashes = [out["md5"] for out in stages.get("evaluate", {}).get("outs", []) if out["path"] == paths.METRICS.as_posix()]
-    cache = Path(_said("dvc", "cache", "dir").strip() or ".dvc/cache")
-    return not any((cache / "files/md5" / digest[:2] / digest[2:]).exists() for digest in hashes)
+        return ""
+    committed, here = _said("git", "show", "HEAD:dvc.lock"), Path("dvc.lock").read_text(encoding="utf-8")
+    metrics = outputs.of_stage(committed, "evaluate").get(paths.METRICS.as_posix())
+    if not (metrics and outputs.are_cached([metrics])):
+        return (
+            "the results of the last commit are not in this cache, so `dvc exp show` has `!` for them, and nothing to"
+            " compare with"
+        )
+    theirs, ours = (outputs.of_stage(lock, "fetch").get(paths.SOURCE.as_posix()) for lock in (committed, here))
+    if theirs != ours:
+        return (
+            "the last commit has results on other data, with which `dvc exp show` and `dvc metrics diff` would compare these"
+        )
+    return ""
 
 
 def free_branch() -> str:
@@ -50,11 +58,8 @@ def _said(*command: str) -> str:
 def next_steps(data: str) -> str:
     """Return what to do next, after a run on this data, `mnist` or `sample`."""
     steps = {}
-    if lacks_committed():
-        steps[SAVE.format(free_branch())] = (
-            "first: the results of the last commit are not in this cache, so `dvc exp show` has `!` for them, and nothing to"
-            " compare with"
-        )
+    if why := why_commit():
+        steps[SAVE.format(free_branch())] = f"first: {why}"
     steps["make ui"] = "compare the runs in MLflow"
     steps[". .venv/bin/activate"] = "then: dvc exp run -S bn=true; dvc metrics diff; dvc plots show; README.md has more"
     if data != "mnist":

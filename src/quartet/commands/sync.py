@@ -25,7 +25,7 @@ EVALUATED = "="  # not a name: evaluate's files are written
 
 def complete(name: str) -> bool:
     """Complete the run of a training with its history and its model; False after one warning if MLflow fails."""
-    from quartet.model import network, weights  # PyTorch, which a process that only starts this one need not wait for
+    from quartet.model import network, weights  # PyTorch, slow to import and not needed to start the process beside
 
     training, colour = record.read(name), params.load().colour(name)
     outcome = runs.Outcome(record.read_history(name), files.sha256(paths.model(name)))
@@ -53,7 +53,7 @@ def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
         return dict(zip(ARTIFACTS, drawn, strict=True))
 
     numbers = {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)}
-    numbers["test_error"] = round(100 * (1 - metrics["accuracy"]), 6)  # percent: its bars differ visibly
+    numbers["test_error"] = round(100 * (1 - metrics["accuracy"]), 6)  # percent, so that bars differ visibly
     evaluation = runs.Evaluation(
         metrics=numbers,
         digest=files.content_digest({**metrics, **numbers, "drawn by": files.sha256(Path(figures.__file__))}),
@@ -69,7 +69,7 @@ def _works(action: Callable[[], object]) -> bool:
 
 def repair() -> bool:
     """Repair what a move of the project or a kill left in MLflow; False after one warning if MLflow fails."""
-    return _works(store.mend_moved) and _works(runs.close_interrupted)
+    return _works(store.repair_moved) and _works(runs.close_interrupted)
 
 
 def bring_up_to_date(names: Iterable[str]) -> bool:
@@ -80,6 +80,13 @@ def bring_up_to_date(names: Iterable[str]) -> bool:
     metrics = predictions.read_metrics() if paths.SCORES.exists() else {}
     evaluated = [name for name in trained if name in metrics and predictions.is_evaluated(name)]
     return all(log_evaluation(name, metrics[name]) for name in evaluated)
+
+
+def lacks_a_run(names: Iterable[str]) -> bool:
+    """Tell whether MLflow lacks the evaluated run of a training; if it fails, False after one warning."""
+    weights = {name: files.sha256(paths.model(name)) for name in names}
+    there = attempts.attempt(lambda: all(runs.is_evaluated(record.read(name), weights[name]) for name in weights))
+    return there is False
 
 
 @contextmanager
@@ -95,7 +102,7 @@ def beside() -> Iterator[Callable[[str], None]]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, bufsize=0) as other:
 
         def tell(word: str) -> None:
-            with suppress(BrokenPipeError):  # the warning below says it
+            with suppress(BrokenPipeError):  # the warning below tells it
                 other.stdin.write(f"{word}\n".encode())  # type: ignore[union-attr] # a pipe, as asked for
 
         yield tell
@@ -108,11 +115,11 @@ def beside() -> Iterator[Callable[[str], None]]:
 
 def when_told(words: Iterator[str]) -> None:
     """Do the other side of `beside`: log each model as it is named, and what evaluate found once it is written."""
-    with suppress(ImportError):  # the first attempt will say so, and evaluate goes on without MLflow
+    with suppress(ImportError):  # the first attempt reports it, and evaluate goes on without MLflow
         store.import_ahead()
     names: list[str] = []
     works = repair()
-    for word in words:  # to the end: the parent shall find its pipe open
+    for word in words:  # reads to the end, so that the parent can always write
         if word == EVALUATED:
             metrics = predictions.read_metrics()
             works = works and all(log_evaluation(name, metrics[name]) for name in names)
@@ -124,8 +131,11 @@ def when_told(words: Iterator[str]) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Synchronise and say how it went."""
     parser = process.Parser(prog="quartet sync", description="Make MLflow agree with the models that DVC has.")
-    parser.parse_args(arguments)
+    parser.add_argument("--missing", action="store_true", help="only if it lacks a run, as of what came from DVC's cache")
+    options = parser.parse_args(arguments)
     settings = params.load()
+    if options.missing and not lacks_a_run(settings.trainings):
+        return
     audit.remove_false()
     if not bring_up_to_date(settings.trainings):
         raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")

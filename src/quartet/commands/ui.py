@@ -20,8 +20,8 @@ from quartet.data import splits
 from quartet.tracking import attempts, store
 
 HOST = "127.0.0.1"
-PORTS = 20  # so many are tried, from the one that is asked for
-# The charts, of ten runs: by this order the variants are among them, however many trials there are.
+PORTS = 20  # ports to try, from the requested one on
+# MLflow's charts show ten runs. In this order the variants are among them, however many trials there are.
 VIEW = "workflowType=machine_learning&orderByKey=tags.%60variant%60&orderByAsc=true&compareRunsMode=CHART"
 PATIENCE = 120  # seconds for the server's first answer
 
@@ -54,7 +54,7 @@ def serve(port: int) -> None:
         raise WorkError("MLflow's store cannot be opened; see the warning above")
     # The address may have a password, which a command line would show to every user of this machine.
     variables = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri()}
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
     print("ui: starting MLflow's server", flush=True)
     with tempfile.TemporaryFile() as said, subprocess.Popen(command, env=variables, stdout=said, stderr=said) as server:
         try:
@@ -66,14 +66,14 @@ def serve(port: int) -> None:
             print(f"ui: http://{HOST}:{port}/#/experiments/{found}/runs?{view()} (Ctrl-C ends it)", flush=True)
             server.wait()
         except KeyboardInterrupt:
-            return  # as was said
+            return  # as the line above says
         finally:
             server.terminate()
 
 
 def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
     """Wait until the server answers; False if it ends or takes too long."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is this machine, whatever the proxy is
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy: the server is on this machine
     deadline = time.monotonic() + PATIENCE
     while server.poll() is None and time.monotonic() < deadline:
         with suppress(urllib.error.URLError, OSError), opener.open(f"http://{HOST}:{port}/health", timeout=5):

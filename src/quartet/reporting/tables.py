@@ -18,7 +18,7 @@ from quartet.evaluation.report import REPORT, SOURCE, UNREPORTED
 from quartet.reporting.headings import BESIDE_REPORT, DETAILS, WHAT_CHANGES
 
 LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
-MOST = 3  # pairs of classes of each model
+MOST = 3  # confused pairs of classes that the table lists for each model
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -89,7 +89,7 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
             scoring = f"scoring by group: {pair.before} → {pair.before}*"
             questions.append((scoring, right[pair.before], regrouped, False))
         others = "".join(f", {change}" for change in _changes(pair) if not change.startswith("classes"))
-        training = f"training on groups{others}: {pair.before}* → {pair.after}"
+        training = f"training by group{others}: {pair.before}* → {pair.after}"
         questions.append((training, regrouped, right[pair.after], True))
     if compared := comparison.trial(results):
         other, _ = compared
@@ -101,7 +101,7 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
             {
                 "what changes": question,
                 "test acc. %": f"{100 * change.before:.2f} → {100 * change.after:.2f}",
-                "gained/lost": f"{change.gained}/{change.lost}",
+                "won/lost": f"{change.gained}/{change.lost}",
                 "p": f"{change.p:#.2g}" if tested else "–",
             }
         )
@@ -189,7 +189,7 @@ def page(
         f" variant of the same classes and, if there is one, the same batch norm. {trial_settings(results)}",
         WHAT_CHANGES,
         paired(results, groups),
-        r"\*: answers of ten classes, merged into the groups. Gained: images that are right after and wrong before; lost:"
+        r"\*: answers of ten classes, merged into the groups. Won: images that are right after and wrong before; lost:"
         " the other way round. p: exact McNemar test for these two trained models; none if the answers are the same and"
         " merging them can only gain.",
         "One seed each: another seed changes every row, and may change which p is small. A p-value here is about these"
@@ -224,7 +224,7 @@ def reports_models(results: Mapping[str, Result]) -> str:
 
 
 def trial_settings(results: Mapping[str, Result]) -> str:
-    """In what the trial is another training than the variant with which it is compared."""
+    """Say in what the trial differs from the variant with which it is compared."""
     compared = comparison.trial(results)
     if compared is None:
         return "No variant has as many classes."

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from torch import nn
 
-PROCESS = "process"  # the tag that names the process of a run, as `host pid start`
-WEIGHTS = "weights"  # the tag with the SHA-256 of the model's file, of a run that has its whole history
+PROCESS = "process"  # tag: the process that writes the run, as `host pid start`
+WEIGHTS = "weights"  # tag: the SHA-256 of the model's file, once the history is complete
 
 
 class Outcome(NamedTuple):
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 class _Session(NamedTuple):
     client: MlflowClient
     run: Run  # as it was before this session
-    tags: Mapping[str, str]  # that this session gave it
+    tags: Mapping[str, str]  # those that this session set
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def complete(record: TrainingRecord, colour: str | None, outcome: Outcome, netwo
     client = store.client()
     tags = {**_tags(record, colour), "restored": "true"}
     run, *doubles = _find(client, record, outcome) or [_create(client, record, tags)]
-    for double in doubles:  # two trainings of the same at the same time
+    for double in doubles:  # the same was trained twice at the same time
         client.delete_run(double.info.run_id)
     _describe(client, run, record)
     _log_outcome(client, run, _logged(client, run), outcome)
@@ -142,6 +142,13 @@ def log_evaluation(record: TrainingRecord, weights: str, evaluation: Evaluation)
     client.set_tag(run.info.run_id, "evaluation", evaluation.digest)
 
 
+def is_evaluated(record: TrainingRecord, weights: str) -> bool:
+    """Tell whether there is a run of these weights, by their SHA-256, with its evaluation."""
+    client = store.client()
+    query = f"tags.fingerprint = '{record.fingerprint}' and tags.{WEIGHTS} = '{weights}' and tags.evaluation != ''"
+    return bool(client.search_runs([store.experiment_id(client)], query, max_results=1))
+
+
 def _find(client: MlflowClient, record: TrainingRecord, outcome: Outcome) -> list[Run]:
     """Find the run of a training that may have come to this: one of its weights first, the oldest first. One, or none."""
     query = f"tags.fingerprint = '{record.fingerprint}'"
@@ -164,7 +171,7 @@ def _agrees(run: Run, logged: Mapping[tuple[str, int], float], outcome: Outcome)
         logged.get((key, epoch.epoch), value) == value
         for epoch in outcome.epochs
         for key, value in _values(epoch)
-        if math.isfinite(value)  # NaN equals nothing, and MLflow's database keeps no infinity
+        if math.isfinite(value)  # NaN never equals itself, and MLflow's database cannot store infinity
     )
 
 
@@ -173,7 +180,7 @@ def _values(epoch: Epoch) -> Iterator[tuple[str, float]]:
 
 
 def _create(client: MlflowClient, record: TrainingRecord, tags: Mapping[str, str]) -> Run:
-    # The runs of a trial are many: each is called after its experiment.
+    # A trial has many runs, so each is named after its experiment.
     name = os.environ.get("DVC_EXP_NAME", "") if record.name == paths.TRIAL else ""
     return client.create_run(store.experiment_id(client), run_name=name or record.name, tags=dict(tags))
 
@@ -204,7 +211,7 @@ def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
     ]
     try:
         client.log_inputs(run.info.run_id, inputs)
-    except MlflowException:  # a training beside this one was the first to log them: now they are there
+    except MlflowException:  # another training logged them first; now they exist
         client.log_inputs(run.info.run_id, inputs)
 
 
@@ -234,7 +241,7 @@ def _leave(session: _Session) -> None:
             client.delete_tag(run_id, key)
     if _is_interrupted(before):
         client.set_terminated(run_id, "KILLED", _now(before.info.start_time))
-    elif before.info.status != "RUNNING":  # one that runs beside this session goes on
+    elif before.info.status != "RUNNING":  # a run that another process is writing stays RUNNING
         client.set_terminated(run_id, before.info.status, before.info.end_time)
 
 
