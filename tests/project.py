@@ -76,10 +76,10 @@ def replace(path: Path, old: str, new: str) -> None:
 
 
 def start_dvc(root: Path, stages: dict[str, Any]) -> None:
-    """Make a folder the root of a DVC project with these stages, without git."""
-    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
-    for command in (("init", "-q", "--no-scm"), ("config", "core.analytics", "false")):
-        subprocess.run(["dvc", *command], check=True, cwd=root)
+    """Make a folder the root of a DVC project with these stages, without git: what `dvc init` does, in no time."""
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").write_text("[core]\n    analytics = false\n    no_scm = True\n", encoding="utf-8")
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False), encoding="utf-8")
 
 
 def clone(folder: Path, epochs: int = EPOCHS) -> Project:

@@ -79,49 +79,23 @@ def edit_a_source(project):
     replace(project.root / LOOP, '"""The training loop', '"""A training loop')
 
 
-def stash(project):
-    project.run("git", "stash")
-
-
-def unstash(project):
-    project.run("git", "stash", "pop")
-
-
-def restore(project):
-    project.run("git", "checkout", "-q", "params.yaml", "src")
-    project.run("dvc", "checkout", "--force", "preprocess")
-
-
-def nothing(project):
-    pass
-
-
-def edit_all(project):
-    """Edit a parameter and a source, and make the split again with another seed."""
-    set_lr(project, "0.002")
+def test_a_change_during_a_training_fails_it(project):
+    """Each is named: here a source by `git stash`, a parameter, and a split that is made again with another seed."""
     edit_a_source(project)
-    replace(project.root / "params.yaml", "\n  seed: 0", "\n  seed: 1")
-    assert project.stage("preprocess").returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("before", "change", "after", "named"),
-    [
-        (nothing, edit_all, restore, ", ".join(["params.yaml: lr", *SPLITS, "src/quartet/training"])),
-        (edit_a_source, stash, unstash, "src/quartet/training"),
-    ],
-    ids=["edits", "git stash"],
-)
-def test_a_change_during_a_training_fails_it(project, before, change, after, named):
-    before(project)
     with in_the_first_epoch(project, *REPRO) as process:
-        change(project)
+        project.run("git", "stash")
+        set_lr(project, "0.002")
+        replace(project.root / "params.yaml", "\n  seed: 0", "\n  seed: 1")
+        assert project.stage("preprocess").returncode == 0
     assert process.returncode != 0
+    named = ", ".join(["params.yaml: lr", *SPLITS, "src/quartet/training"])
     assert f"quartet: error: {named} changed while trial was training; run again" in process.output
     assert "Traceback" not in process.output
     assert list((project.root / "stages/train/trial").glob("*")) == []
     assert recorded(project) == {}
-    after(project)
+    project.run("git", "checkout", "-q", "params.yaml")
+    project.run("git", "stash", "pop")
+    project.run("dvc", "checkout", "--force", "preprocess")
     assert "trial: resumed after epoch 3" in project.run(*REPRO).stdout
     assert sorted(path.name for path in (project.root / "stages/train/trial").glob("[a-z]*")) == [*OUTPUTS]
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -46,27 +47,6 @@ def test_every_output_is_cached_by_dvc(finished) -> None:
     assert all((cache / digest[:2] / digest[2:]).is_file() for digest in digests)
 
 
-def outs(project) -> dict[str, str]:
-    stages = yaml.safe_load(lock(project))["stages"].values()
-    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
-
-
-def test_a_forced_repro_changes_no_hash_and_no_file_of_a_user(experiment) -> None:
-    """What a user puts beside the outputs is neither deleted nor taken for one."""
-    before = outs(experiment)
-    places = ("data/raw", "data/split", "stages/train/ten", "stages/evaluate", "stages/plot")
-    own = [experiment.root / place / "notes.txt" for place in places]
-    for path in own:
-        path.write_text("mine", encoding="utf-8")
-    forced = ["fetch", "preprocess", "train@ten", "evaluate", "plot"]  # one of each script
-    assert ran(experiment.run("dvc", "repro", "--force", "--single-item", *forced).stdout) == forced
-    experiment.run("dvc", "checkout", "--force")
-    assert [path.read_text(encoding="utf-8") for path in own] == ["mine"] * len(own)
-    assert outs(experiment) == before
-    for path in own:
-        path.unlink()
-
-
 def test_a_comment_in_the_code_changes_the_provenance_alone(experiment) -> None:
     def outputs() -> dict[str, str]:
         return {out["path"]: out["md5"] for out in yaml.safe_load(lock(experiment))["stages"]["train@four"]["outs"]}
@@ -84,8 +64,8 @@ def test_a_comment_in_the_code_changes_the_provenance_alone(experiment) -> None:
 
 def test_an_experiment_retrains_the_trial_alone(experiment) -> None:
     """DVC shows it beside the four."""
-    output = experiment.run("dvc", "exp", "run", "-S", "bn=true", "-n", "with-bn").stdout
-    assert ran(output) == ["trial", "evaluate", "plot"]
+    output = experiment.run("dvc", "exp", "run", "evaluate", "-S", "bn=true", "-n", "with-bn").stdout
+    assert ran(output) == ["trial", "evaluate"]
     shown = list(csv.DictReader(experiment.run("dvc", "exp", "show", "--csv").stdout.splitlines()))
     row = next(row for row in shown if row["Experiment"] == "with-bn")
     baseline = next(row for row in shown if row["rev"] not in ("workspace", "") and row["Experiment"] == "")
@@ -98,30 +78,29 @@ def test_an_experiment_retrains_the_trial_alone(experiment) -> None:
 
 def run_queue(project) -> str:
     """Run the queued experiments, and return their states."""
-    project.run("dvc", "queue", "start", "-j", "2")
+    project.run("dvc", "queue", "start")
     for _ in range(120):
+        time.sleep(3)
         status = project.run("dvc", "queue", "status").stdout
         if "Queued" not in status and "Running" not in status:
             break
-        project.run("sleep", "1")
     return status
 
 
 def test_experiments_in_copies_run_their_code_into_one_store(experiment) -> None:
-    """A temporary one, and those of a queue: not the code of the workspace, which may change meanwhile."""
+    """A temporary one, and one of a queue: not the code of the workspace, which may change meanwhile."""
     code = experiment.root / "src/quartet/model/network.py"
     code.write_text(code.read_text(encoding="utf-8") + "print('code:', __file__)\n", encoding="utf-8")
     temporary = experiment.run(
         *("dvc", "exp", "run", "--temp", "evaluate", "-S", "seed=5", "-S", "epochs=1", "-n", "temporary"),
         MLFLOW_TRACKING_URI="sqlite:///mlflow.db",
     ).stdout
-    settings = ("-S", "bn=true,false", "-S", "lr=0.005", "-S", "epochs=1")
-    experiment.run("dvc", "exp", "run", "--queue", "evaluate", *settings)
+    settings = ("-S", "bn=true", "-S", "lr=0.005", "-S", "epochs=1")
+    experiment.run("dvc", "exp", "run", "--queue", "evaluate", *settings, "-n", "queued")
     experiment.run("git", "checkout", "-q", "src")
     status = run_queue(experiment)
-    assert status.count("Success") == 2, status
-    queued = re.findall(r"(\w+) +\S+ +\S+ +\S+ +Success", status)
-    for output in (temporary, *(experiment.run("dvc", "queue", "logs", name).stdout for name in queued)):
+    assert re.search("queued .*Success", status), status
+    for output in (temporary, experiment.run("dvc", "queue", "logs", "queued").stdout):
         used = re.findall("code: (.*)", output)
         assert len(used) >= 3  # the trial, evaluate, and the process beside it
         assert all(Path(path).is_relative_to(experiment.root / ".dvc/tmp/exps") for path in used)
@@ -129,10 +108,9 @@ def test_experiments_in_copies_run_their_code_into_one_store(experiment) -> None
     assert {(run["params"]["bn"], run["params"]["lr"], run["params"]["seed"]) for run in found} == {
         ("False", "0.01", "5"),
         ("True", "0.005", "0"),
-        ("False", "0.005", "0"),
     }
     assert {run["tags"]["stage"] for run in found} == {"trial"}
-    assert "temporary" in {run["tags"]["dvc.exp.name"] for run in found}
+    assert {run["tags"]["dvc.exp.name"] for run in found} == {"temporary", "queued"}
     assert all(run["tags"]["dvc.exp.baseline"] and "test_accuracy" in run["metrics"] for run in found)
 
 

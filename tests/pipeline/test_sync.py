@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import signal
+import warnings
 
 import mlflow
 import pytest
@@ -16,9 +17,26 @@ import safetensors.torch
 import torch
 
 from project import EPOCHS, TRAININGS, Project, runs
+from quartet.commands import sync
+from quartet.reporting import figures
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
+
+
+@pytest.fixture
+def bring_up(finished, monkeypatch):
+    """Bring the run of `four` up to date in a store, with the files of the finished project."""
+
+    def bring(uri: str) -> bool:
+        monkeypatch.chdir(finished.root)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow and PyTorch warn as they are imported
+            return sync.bring_up_to_date(["four"])
+
+    return bring
+
 
 FILES = ["confusion.png", "loss.png", "per_class.csv", "summary.json"]
 ONE = "from quartet.commands import sync; sync.bring_up_to_date(['four'])"
@@ -92,22 +110,15 @@ def test_the_process_beside_takes_what_it_is_told_and_ends(finished, tmp_path, l
         assert logged == (expected if evaluated else {})
 
 
-UNABLE_TO_DRAW = """
-from quartet.commands import sync
-from quartet.reporting import figures
-figures.losses = figures.confusions = None
-print("complete" if sync.bring_up_to_date(["four"]) else "incomplete")
-"""
-
-
-def test_the_pictures_are_drawn_only_for_a_run_that_lacks_them(finished, tmp_path):
-    done = finished.run("python", "-c", UNABLE_TO_DRAW, PYTHONPATH="src")
-    assert done.stdout == "complete\n"
+def test_the_pictures_are_drawn_only_for_a_run_that_lacks_them(finished, bring_up, tmp_path, capfd):
     uri = f"sqlite:///{tmp_path}/other.db"
-    done = finished.run("python", "-c", UNABLE_TO_DRAW, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
-    assert "'NoneType' object is not callable" in done.stdout
-    assert done.stdout.endswith("\nincomplete\n")
-    finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    with pytest.MonkeyPatch.context() as unable_to_draw:
+        unable_to_draw.setattr(figures, "losses", None)
+        unable_to_draw.setattr(figures, "confusions", None)
+        assert bring_up(f"sqlite:///{finished.root}/mlflow.db")
+        assert not bring_up(uri)
+    assert "'NoneType' object is not callable" in capfd.readouterr().err
+    assert bring_up(uri)
     (run,) = runs(finished, uri=uri)
     assert sorted(run["artifacts"]) == FILES
 
@@ -130,7 +141,7 @@ sync.bring_up_to_date(["four"])
 """
 
 
-def test_a_half_logged_model_is_logged_whole_by_the_next_sync(finished, tmp_path):
+def test_a_half_logged_model_is_logged_whole_by_the_next_sync(finished, bring_up, tmp_path):
     """A kill left it so."""
     uri = f"sqlite:///{tmp_path}/other.db"
     done = finished.run("python", "-c", KILLED, check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
@@ -143,12 +154,12 @@ def test_a_half_logged_model_is_logged_whole_by_the_next_sync(finished, tmp_path
 
     assert models() == ["PENDING"]
     for _ in range(2):
-        finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+        assert bring_up(uri)
         assert models() == ["READY"]
 
 
 def test_the_evaluation_goes_on_if_mlflow_fails_beside_it(finished):
-    code = NAMED.format(last="time.sleep(12); tell('ten'); tell('trial'); tell(sync.EVALUATED); print('evaluated')")
+    code = NAMED.format(last="time.sleep(6); tell('ten'); tell('trial'); tell(sync.EVALUATED); print('evaluated')")
     done = finished.run("python", "-c", f"import time{code}", PYTHONPATH="src", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.stdout.count("quartet: warning:") == 1
     assert "evaluated" in done.stdout
@@ -172,21 +183,21 @@ def test_an_old_evaluation_is_not_logged_for_other_weights(finished, tmp_path):
     assert found["trial"]["params"]["seed"] == "3"
 
 
-def test_artifacts_that_are_lost_are_logged_again(finished, tmp_path):
+def test_artifacts_that_are_lost_are_logged_again(finished, bring_up, tmp_path):
     uri = f"sqlite:///{tmp_path}/other.db"
     (tmp_path / "store").mkdir()
     client = mlflow.MlflowClient(uri)
     client.create_experiment("mnist-quartet", artifact_location=(tmp_path / "store").as_uri())
-    finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    assert bring_up(uri)
     (before,) = runs(finished, uri=uri)
     shutil.rmtree(tmp_path / "store")
-    finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    assert bring_up(uri)
     (run,) = runs(finished, uri=uri)
     assert run["id"] == before["id"]
     assert sorted(run["artifacts"]) == FILES
     (logged,) = client.search_logged_models([client.get_experiment_by_name("mnist-quartet").experiment_id])
     assert client.list_logged_model_artifacts(logged.model_id)
-    finished.run("python", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    assert bring_up(uri)
     (again,) = client.search_logged_models([client.get_experiment_by_name("mnist-quartet").experiment_id])
     assert again.model_id == logged.model_id
 
