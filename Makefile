@@ -35,7 +35,7 @@ lint: setup ## Set up, then ruff and mypy
 	.venv/bin/mypy
 
 test: lint ## Set up, then ruff, mypy and pytest
-	.venv/bin/pytest -q -n $$(($(CORES) + 1)) --dist loadgroup # one more than cores: many tests wait
+	.venv/bin/pytest -q -n $(CORES) --dist loadgroup
 
 torture: setup ## Kill the pipeline 50 times on the sample, then disturb it 50 times; nothing may be lost or wrong (20 minutes)
 	@.venv/bin/python tests/torture.py --kills 50 --disturb 50

@@ -93,6 +93,17 @@ os.killpg(0, signal.SIGKILL)
 """
 
 
+def forget() -> None:
+    """What the next process starts without: MLflow keeps its stores and their connections."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    for engine in SqlAlchemyStore._engine_map.values():
+        engine.dispose()
+    SqlAlchemyStore._engine_map.clear()
+    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+
+
 class Companion:
     """Another process that does one thing a line and says when it is done."""
 

@@ -95,6 +95,11 @@ def test_a_moved_project_is_told_and_set_right_by_sync(moved, finished):
     assert here.is_dir()
 
 
+def outs(project) -> dict[str, str]:
+    stages = yaml.safe_load(lock(project))["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
 def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
     """What a user has put beside the outputs is neither deleted nor taken for one."""
     places = ("data/raw", "data/split", "stages/train/four", "stages/evaluate", "stages/plot")
@@ -105,17 +110,18 @@ def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
     without_utf8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     without_home = {"HOME": str(home), "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "MPLCONFIGDIR": ""}
     without_display = {"DISPLAY": ":99", "MPLBACKEND": "TkAgg"}
-    before = lock(finished)
+    before = outs(finished)
     with small_disk(home, "4k", "ro"):
         for stage in ("fetch", "preprocess", "train@four", "evaluate", "plot"):
             done = finished.run(
                 *("dvc", "repro", "--force", "--single-item", stage), **without_utf8, **without_home, **without_display
             )
             assert "Traceback" not in done.stdout
-    assert lock(finished) == before
+    assert outs(finished) == before
     assert [path.read_text(encoding="utf-8") for path in own] == ["mine"] * len(own)
     for path in own:
         path.unlink()
+    finished.run("git", "checkout", "-q", "dvc.lock")  # preprocess depends on the folder data/raw/
 
 
 def test_the_pipeline_runs_in_a_path_with_special_characters(finished, tmp_path):

@@ -29,7 +29,7 @@ from quartet.commands import sync
 from quartet.data import splits
 from quartet.tracking import attempts, runs, store
 from quartet.training import loop
-from tracked import HISTORY, KEYS, SERVER, WEIGHTS, WHOLE, Companion, describe, found, steps
+from tracked import HISTORY, KEYS, SERVER, WEIGHTS, WHOLE, Companion, describe, forget, found, steps
 
 TRAININGS = ("ten", params.TRIAL)
 OUTPUTS = ("history.csv", "model.safetensors", "provenance.json", "summary.json")
@@ -117,17 +117,6 @@ def lock(database):
         yield companion
     finally:
         companion.end()
-
-
-def forget() -> None:
-    """What the next process starts without: MLflow keeps its stores and their connections."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
-
-    for engine in SqlAlchemyStore._engine_map.values():
-        engine.dispose()
-    SqlAlchemyStore._engine_map.clear()
-    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
 
 
 def train(code: str = "faulty", **before) -> None:

@@ -19,6 +19,7 @@ import torch
 from project import EPOCHS, TRAININGS, Project, runs
 from quartet.commands import sync
 from quartet.reporting import figures
+from tracked import forget
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
@@ -35,7 +36,8 @@ def bring_up(finished, monkeypatch):
             warnings.simplefilter("ignore")  # MLflow and PyTorch warn as they are imported
             return sync.bring_up_to_date(["four"])
 
-    return bring
+    yield bring
+    forget()
 
 
 FILES = ["confusion.png", "loss.png", "per_class.csv", "summary.json"]
