@@ -220,7 +220,7 @@ def choose_build(*, settled: bool) -> str:
     if platform.system() != "Linux":
         say("PyTorch comes as its default build, which has no CUDA on this system")
     elif settled:
-        say(f"PyTorch comes from the index that your pip or uv settings name; {default}")
+        say("PyTorch comes from the index that your pip or uv settings name, in the build that it has")
     elif default_asked():
         say(f"TORCH=default: {default}")
     else:

@@ -198,7 +198,7 @@ def test_if_nothing_serves_the_error_says_what_to_put_where(fetching, monkeypatc
     message = str(caught.value)
     for part in (
         f"{urls[1]}: {FIRST}: HTTP status 500",
-        f"{FOURTH}.gz",
+        sources.FOUR,
         "QUARTET_MNIST",
         "data/raw/",
         "run the same again",
@@ -235,7 +235,7 @@ def test_what_the_user_names_is_never_replaced(place, source, fetching, tmp_path
     (tmp_path / "empty").mkdir()
     named, reason = {
         "missing": (str(tmp_path / "missing"), "no such directory. "),
-        "empty": (str(tmp_path / "empty"), "no file there, packed or not, has SHA-256 "),
+        "empty": (str(tmp_path / "empty"), "no files in that directory. Put"),
         "server": (fetching.server.url("404"), "HTTP status 404"),
         "scheme": ("ftp://127.0.0.1/mnist", "expected a directory, a file: URL or an http(s): URL"),
         "nobody": ("~nobody-of-this-name/mnist", "Could not determine home directory. Put"),

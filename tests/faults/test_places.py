@@ -136,7 +136,7 @@ def test_the_pipeline_runs_in_a_path_with_special_characters(finished, tmp_path)
         del content["stages"][stage]
     (odd.root / "dvc.lock").write_text(yaml.safe_dump(content), encoding="utf-8")
     done += [odd.run("make", "CORES=2"), odd.run("make", "sync")]
-    assert ran(done[1].stdout) == ["train@ten", "evaluate"]  # all else comes from DVC's cache, the data too
+    assert ran(done[1].stdout) == ["fetch", "train@ten", "evaluate"]  # all else comes from DVC's cache
     assert "agrees with stages/" in done[-1].stdout
     assert [line for command in done for line in command.stdout.splitlines() if "quartet: " in line] == []
     assert yaml.safe_load(lock(odd)) == yaml.safe_load(lock(finished))

@@ -68,20 +68,27 @@ def test_an_output_behind_a_link_is_refused_before_anything_runs(place, tmp_path
     assert capfd.readouterr().err == ""
 
 
-def test_lost_data_come_back_from_dvcs_cache(place):
-    """All of them or none: what somebody put there meanwhile stays."""
-    write = {"cmd": "false", "outs": [{f"data/raw/{name}": {"persist": True}} for name in "ab"]}
-    start_dvc(place, {"fetch": {**write, "cmd": "mkdir -p data/raw; echo a >data/raw/a; echo b >data/raw/b"}})
+@pytest.mark.parametrize("data", ["mnist", "sample"])
+def test_lost_mnist_comes_back_from_dvcs_cache(place, data):
+    """All of its files or none: what somebody put there meanwhile stays. The sample does not: MNIST may be had now."""
+    files.write_record(Path("record"), {"data": data})
+    outs = [{f"data/raw/{name}": {"persist": True}} for name in ("images", "source.json")]
+    start_dvc(
+        place, {"fetch": {"cmd": "mkdir -p data/raw; cp record data/raw/source.json; echo 1 >data/raw/images", "outs": outs}}
+    )
     subprocess.run(["dvc", "repro", "-q"], check=True)
-    for lost, found in (("ab", "ab"), ("b", "a")):
-        for name in lost:
-            Path("data/raw", name).unlink()
+
+    def left() -> list[str]:
         prepare.main([])
-        assert "".join(sorted(path.name for path in Path("data/raw").glob("[a-z]"))) == found
-    Path("data/raw/a").unlink()
+        return sorted(path.name for path in Path("data/raw").glob("[a-z]*"))
+
+    Path("data/raw/source.json").unlink()
+    assert left() == ["images"]
+    Path("data/raw/images").unlink()
+    assert left() == (["images", "source.json"] if data == "mnist" else [])
+    shutil.rmtree("data/raw")
     shutil.rmtree(".dvc/cache")
-    prepare.main([])
-    assert list(Path("data/raw").glob("[a-z]")) == []
+    assert left() == []
 
 
 def test_the_store_that_the_user_names_is_made_instead(place, monkeypatch):

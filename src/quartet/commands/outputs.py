@@ -38,11 +38,11 @@ def of_stage(lock: str, stage: str) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in stages.get(stage, {}).get("outs", [])}
 
 
-def are_cached(digests: Iterable[str]) -> bool:
-    """Tell whether DVC's cache has all files of these MD5."""
+def in_cache(*digests: str) -> list[Path]:
+    """Return the places in DVC's cache of the files of these MD5, whether they are there or not."""
     said = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=False).stdout
     cache = Path(said.strip() or ".dvc/cache") / "files/md5"
-    return all((cache / digest[:2] / digest[2:]).exists() for digest in digests)
+    return [cache / digest[:2] / digest[2:] for digest in digests]
 
 
 def locked(root: Path = Path()) -> list[Path]:

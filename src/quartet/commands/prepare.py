@@ -6,20 +6,25 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from quartet.base import params, process, stage
+from quartet.base import files, params, paths, process, stage
 from quartet.commands import audit, outputs
 from quartet.tracking import attempts
 
 
 def restore_data() -> None:
-    """Bring the data that dvc.lock names back from DVC's cache if none of it is there, as after `make clean`.
+    """Bring MNIST back from DVC's cache if dvc.lock names it and none of it is there, as after `make clean`.
 
-    DVC itself would run fetch again, for which the mirrors may be down.
+    DVC itself would run fetch again, for which the mirrors may be down. The sample stays away, since MNIST may be had now.
     """
     lock = Path("dvc.lock")
-    files = outputs.of_stage(lock.read_text(encoding="utf-8"), "fetch") if lock.exists() else {}
-    if files and not any(map(Path.exists, map(Path, files))) and outputs.are_cached(files.values()):
-        subprocess.run(["dvc", "checkout", "--quiet", *files], check=False)  # if it fails, fetch gets the files again
+    recorded = outputs.of_stage(lock.read_text(encoding="utf-8"), "fetch") if lock.exists() else {}
+    if paths.SOURCE.as_posix() not in recorded or any(Path(name).exists() for name in recorded):
+        return
+    cached = dict(zip(recorded, outputs.in_cache(*recorded.values()), strict=True))
+    if not all(map(Path.exists, cached.values())):
+        return
+    if files.read_record(cached[paths.SOURCE.as_posix()], "fetch")["data"] == "mnist":
+        subprocess.run(["dvc", "checkout", "--quiet", *recorded], check=False)  # if it fails, fetch gets the files again
 
 
 def main(arguments: Sequence[str]) -> None:

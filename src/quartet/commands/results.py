@@ -31,7 +31,7 @@ def why_commit() -> str:
         return ""
     committed, here = _said("git", "show", "HEAD:dvc.lock"), Path("dvc.lock").read_text(encoding="utf-8")
     metrics = outputs.of_stage(committed, "evaluate").get(paths.METRICS.as_posix())
-    if not (metrics and outputs.are_cached([metrics])):
+    if not (metrics and outputs.in_cache(metrics)[0].exists()):
         return (
             "the results of the last commit are not in this cache, so `dvc exp show` has `!` for them, and nothing to"
             " compare with"

@@ -35,6 +35,7 @@ OTHERS = {
     "7320c461ea6c1c855c0b718fb2a4b134": "KMNIST",
 }
 VARIABLE = "QUARTET_MNIST"
+FOUR = "{train,t10k}-images-idx3-ubyte and {train,t10k}-labels-idx1-ubyte"  # the files, as a shell would write them
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -75,6 +76,8 @@ def read_local(folder: Path, name: str) -> bytes:
     """
     if not folder.is_dir():
         raise ValueError("a file; expected the directory that has it" if folder.exists() else "no such directory")
+    if not _files(folder):
+        raise ValueError("no files in that directory")
     known, named = MNIST[name], [folder / name, folder / f"{name}.gz"]
     problem = f"no file there, packed or not, has SHA-256 {known.sha256[:12]}…"
     for path in [*named, *(path for path in _files(folder) if path not in named)]:
@@ -98,7 +101,7 @@ def listing(folder: Path) -> str:
     """Describe each file of a directory in a few words: for those who expected MNIST there."""
     found = _files(folder)
     told = [f"{path.relative_to(folder)} ({describe(path)})" for path in found[:LISTED]]
-    return ", ".join(told + [f"and {len(found) - LISTED} more"] * (len(found) > LISTED)) or "nothing"
+    return ", ".join(told + [f"and {len(found) - LISTED} more"] * (len(found) > LISTED))
 
 
 def describe(path: Path) -> str:
@@ -171,7 +174,7 @@ def obtain(name: str, location: str) -> bytes:
     try:
         return read_local(folder, name)
     except ValueError as error:
-        raise ValueError(f"{error}; it has {listing(folder)}" if folder.is_dir() else str(error)) from None
+        raise ValueError(f"{error}; it has {listing(folder)}" if _files(folder) else str(error)) from None
 
 
 def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None:
@@ -206,8 +209,9 @@ def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None
         write()
     if missing:
         raise WorkError(
-            f"MNIST cannot be had: {problem.rstrip('.')}. Put its four files (such as {missing[-1]}.gz), packed or not, into"
-            f" {paths.RAW}/, or set {VARIABLE} to a directory that has them; then run the same again"
+            f"MNIST cannot be had: {problem.rstrip('.')}. Put its four files ({FOUR}), packed or not, into {paths.RAW}/, or"
+            f" set {VARIABLE} to the directory or URL that has them, and run the same again; without {VARIABLE}, the mirrors"
+            " are tried"
         )
 
 
