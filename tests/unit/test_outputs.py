@@ -110,3 +110,11 @@ def test_what_is_not_a_record_is_refused(project, content):
 def test_a_record_that_is_whole_is_read(project):
     outputs.FILE.write_text(json.dumps(GOOD), encoding="utf-8")
     assert outputs.read() == GOOD
+
+
+@pytest.mark.parametrize(
+    "lock", ["", "schema: '2.0'\nstages:\n  fetch:\n", "stages: {fetch: {outs: [1]}}", "stages: [", "[]", "stages: {}"]
+)
+def test_a_lock_without_the_stage_or_damaged_names_no_output(lock):
+    assert outputs.of_stage(lock, "fetch") == {}
+    assert outputs.of_stage("stages: {fetch: {outs: [{path: a, md5: b}]}}", "fetch") == {"a": "b"}

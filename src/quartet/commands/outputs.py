@@ -33,9 +33,14 @@ class Difference(NamedTuple):
 
 
 def of_stage(lock: str, stage: str) -> dict[str, str]:
-    """Return the MD5 of each output of a stage by its path, from the text of a dvc.lock; empty if it lacks the stage."""
-    stages = (yaml.safe_load(lock) or {}).get("stages") or {}
-    return {out["path"]: out["md5"] for out in stages.get(stage, {}).get("outs", [])}
+    """Return the MD5 of each output of a stage by its path, from the text of a dvc.lock.
+
+    Empty if it lacks the stage, or is damaged: then DVC says so.
+    """
+    try:
+        return {str(out["path"]): str(out["md5"]) for out in yaml.safe_load(lock)["stages"][stage]["outs"]}
+    except (yaml.YAMLError, LookupError, TypeError):
+        return {}
 
 
 def in_cache(*digests: str) -> list[Path]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from quartet.base import files, params, paths, process, stage
+from quartet.base.errors import InputError
 from quartet.commands import audit, outputs
 from quartet.tracking import attempts
 
@@ -21,10 +23,10 @@ def restore_data() -> None:
     if paths.SOURCE.as_posix() not in recorded or any(Path(name).exists() for name in recorded):
         return
     cached = dict(zip(recorded, outputs.in_cache(*recorded.values()), strict=True))
-    if not all(map(Path.exists, cached.values())):
-        return
-    if files.read_record(cached[paths.SOURCE.as_posix()], "fetch")["data"] == "mnist":
-        subprocess.run(["dvc", "checkout", "--quiet", *recorded], check=False)  # if it fails, fetch gets the files again
+    with suppress(InputError):  # missing or damaged in the cache, too: fetch gets the files again
+        source = files.read_record(cached[paths.SOURCE.as_posix()], "fetch")
+        if source.get("data") == "mnist" and all(map(Path.exists, cached.values())):
+            subprocess.run(["dvc", "checkout", "--quiet", *recorded], check=False)
 
 
 def main(arguments: Sequence[str]) -> None:
