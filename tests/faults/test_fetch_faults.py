@@ -198,7 +198,7 @@ def test_if_nothing_serves_the_error_says_what_to_put_where(fetching, monkeypatc
     message = str(caught.value)
     for part in (
         f"{urls[1]}: {FIRST}: HTTP status 500",
-        sources.FOUR,
+        *fetching.contents,
         "QUARTET_MNIST",
         "data/raw/",
         "run the same again",

@@ -121,7 +121,7 @@ def test_touching_what_trains_nothing_trains_nothing(experiment, what) -> None:
 
 
 def test_mlflow_holds_one_whole_run_for_each_training(finished) -> None:
-    found = {run["name"]: run for run in runs(finished, "params.epochs = '3'") if "dvc.exp.name" not in run["tags"]}
+    found = {run["name"]: run for run in runs(finished, f"params.epochs = '{EPOCHS}'") if "dvc.exp.name" not in run["tags"]}
     assert sorted(found) == sorted(TRAININGS)
     for name, run in found.items():
         assert run["status"] == "FINISHED"

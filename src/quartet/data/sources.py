@@ -35,7 +35,6 @@ OTHERS = {
     "7320c461ea6c1c855c0b718fb2a4b134": "KMNIST",
 }
 VARIABLE = "QUARTET_MNIST"
-FOUR = "{train,t10k}-images-idx3-ubyte and {train,t10k}-labels-idx1-ubyte"  # the files, as a shell would write them
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -76,11 +75,12 @@ def read_local(folder: Path, name: str) -> bytes:
     """
     if not folder.is_dir():
         raise ValueError("a file; expected the directory that has it" if folder.exists() else "no such directory")
-    if not _files(folder):
+    found = _files(folder)
+    if not found:
         raise ValueError("no files in that directory")
     known, named = MNIST[name], [folder / name, folder / f"{name}.gz"]
     problem = f"no file there, packed or not, has SHA-256 {known.sha256[:12]}…"
-    for path in [*named, *(path for path in _files(folder) if path not in named)]:
+    for path in [*named, *(path for path in found if path not in named)]:
         if not path.is_file():
             continue
         try:
@@ -209,9 +209,9 @@ def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None
         write()
     if missing:
         raise WorkError(
-            f"MNIST cannot be had: {problem.rstrip('.')}. Put its four files ({FOUR}), packed or not, into {paths.RAW}/, or"
-            f" set {VARIABLE} to the directory or URL that has them, and run the same again; without {VARIABLE}, the mirrors"
-            " are tried"
+            f"MNIST cannot be had: {problem.rstrip('.')}. Put {', '.join(MNIST)}, packed or not, into {paths.RAW}/, or set"
+            f" {VARIABLE} to the directory or URL that has them, and run the same again; without {VARIABLE}, the mirrors are"
+            " tried"
         )
 
 
