@@ -112,6 +112,14 @@ def clone(folder: Path, epochs: int = EPOCHS) -> Project:
     return project
 
 
+def copy_of(finished: Project, folder: Path) -> Project:
+    """A project in another place, with all that its pipeline has made."""
+    home = folder / "home"
+    home.mkdir(parents=True)
+    shutil.copytree(finished.root, folder / "project", symlinks=True)
+    return Project(folder / "project", home)
+
+
 def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '(.+?)'", output)
 

@@ -26,13 +26,9 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture
-def project(undisturbed):
-    """The project before `ten` is trained; afterwards it must be as after a training that nothing disturbed."""
-    project, before, expected = undisturbed
-    (project.root / "dvc.lock").write_text(before, encoding="utf-8")
-    mlflow.MlflowClient(f"sqlite:///{project.root}/mlflow.db").delete_run(the_run(project)["id"])
-    for folder in (".dvc/cache/runs", "stages/train/ten", ".checkpoints"):
-        shutil.rmtree(project.root / folder, ignore_errors=True)
+def trained(undisturbed):
+    """The project after `ten` was trained; afterwards it must be as after a training that nothing disturbed."""
+    project, _, expected = undisturbed
     yield project
     assert lock(project) == expected
     run = the_run(project)
@@ -40,6 +36,17 @@ def project(undisturbed):
     assert [sorted(steps) for steps in run["steps"].values()] == [list(range(1, EPOCHS + 1))] * 3
     assert checkpoints(project) == []
     assert [path for path in project.root.glob("*/**/*") if path.name.endswith(".part")] == []
+
+
+@pytest.fixture
+def project(undisturbed, trained):
+    """The project before `ten` is trained."""
+    _, before, _ = undisturbed
+    (trained.root / "dvc.lock").write_text(before, encoding="utf-8")
+    mlflow.MlflowClient(f"sqlite:///{trained.root}/mlflow.db").delete_run(the_run(trained)["id"])
+    for folder in (".dvc/cache/runs", "stages/train/ten", ".checkpoints"):
+        shutil.rmtree(trained.root / folder, ignore_errors=True)
+    return trained
 
 
 def the_run(project):
@@ -52,54 +59,62 @@ def checkpoints(project) -> list[str]:
     return sorted(path.name for path in (project.root / ".checkpoints").glob("*.pt"))
 
 
-def resume(project) -> int:
-    """Train to the end; after which epoch that went on."""
-    resumed = re.search(r"ten: resumed after epoch (\d+)", project.run(*REPRO).stdout)
-    assert resumed
-    return int(resumed[1])
+def resumed(output: str) -> int:
+    """After which epoch a training went on."""
+    found = re.search(r"ten: resumed after epoch (\d+)", output)
+    assert found, output
+    return int(found[1])
 
 
-def test_a_killed_training_goes_on_where_it_was(project):
-    """In its own run of MLflow's, which sync closes meanwhile."""
+def assert_unfinished(project, output: str) -> None:
+    """Its checkpoint is there, and none of its outputs."""
+    assert "Traceback" not in output
+    assert checkpoints(project) == ["ten.pt"]
+    assert list((project.root / "stages/train/ten").glob("*")) == []
+
+
+def test_a_training_that_is_ended_goes_on_where_it_was(project):
+    """Its DVC is killed, before it begins and later, it is killed itself, and stopped by Ctrl-C as a terminal sends it.
+
+    All is in one run of MLflow's, which sync closes meanwhile.
+    """
+    # Here with a shell that replaces itself with the command, as dash does not.
+    with started(project, *REPRO, SHELL="/bin/bash") as process:
+        read_until(process, "Running stage")
+        while not trainings_of(process):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        output = process.stdout.read()  # complete when the training has ended
+    assert "quartet: stopped by SIGTERM" in output
+    assert f"epoch {EPOCHS}/" not in output
+
     with started(project, *REPRO) as process:
         read_until(process, "epoch  3/")
         training_of(process).kill()
         output = process.communicate()[0]
     assert process.returncode != 0
-    assert "Traceback" not in output
-    assert checkpoints(project) == ["ten.pt"]
-    assert list((project.root / "stages/train/ten").glob("*")) == []
+    assert_unfinished(project, output)
     killed = the_run(project)
     assert killed["status"] == "RUNNING"
     done = project.quartet("sync")
     assert done.returncode == 0, done.stdout
     assert "was interrupted: closed as KILLED" in done.stdout
     assert the_run(project)["status"] == "KILLED"
-    assert resume(project) >= 3
-    assert the_run(project)["id"] == killed["id"]
 
-
-def test_a_stopped_training_goes_on_where_it_was(project):
-    """By Ctrl-C as a terminal sends it, to DVC too."""
     with started(project, *REPRO) as process:
-        read_until(process, "epoch  3/")
+        output = read_until(process, "epoch  6/")
         os.killpg(process.pid, signal.SIGINT)
-        output = process.communicate()[0]
+        output += process.communicate()[0]
     assert process.returncode != 0
+    assert resumed(output) >= 3
     assert "quartet: stopped by Ctrl-C" in output
-    assert "Traceback" not in output
-    assert checkpoints(project) == ["ten.pt"]
-    stopped = the_run(project)
-    assert stopped["status"] == "KILLED", output
-    assert list((project.root / "stages/train/ten").glob("*")) == []
-    assert resume(project) >= 3
-    assert the_run(project)["id"] == stopped["id"]
+    assert_unfinished(project, output)
+    assert the_run(project)["status"] == "KILLED", output
 
-
-def test_a_training_stops_if_its_dvc_is_killed(project):
-    """The next one waits for it and goes on from it."""
     with started(project, *REPRO, SHELL="/bin/sh") as process:
-        read_until(process, "epoch  3/")
+        output = read_until(process, "epoch  9/")
+        assert resumed(output) >= 6
         orphan = training_of(process)
         orphan.suspend()
         process.kill()
@@ -110,26 +125,14 @@ def test_a_training_stops_if_its_dvc_is_killed(project):
             output = after.communicate()[0]
         assert after.returncode == 0, output
         stopped = process.stdout.read()
-        assert "quartet: stopped by SIGTERM" in stopped, stopped
-        assert "resumed after epoch" in output, stopped + output
+    assert "quartet: stopped by SIGTERM" in stopped, stopped
+    assert resumed(output) >= 9
+    assert the_run(project)["id"] == killed["id"]
 
 
-def test_a_training_stops_if_its_dvc_is_killed_before_it_begins(project):
-    """Here with a shell that replaces itself with the command, as dash does not."""
-    with started(project, *REPRO, SHELL="/bin/bash") as process:
-        read_until(process, "Running stage")
-        while not trainings_of(process):
-            assert process.poll() is None
-        process.kill()
-        process.wait()
-        output = process.stdout.read()  # complete when the training has ended
-    assert "quartet: stopped by SIGTERM" in output
-    assert f"epoch {EPOCHS}/" not in output
-    project.run(*REPRO)
-
-
-def test_lock_files_that_a_kill_cut_short_are_made_again(project):
-    """DVC names them; an empty file of its own is removed by make."""
+def test_lock_files_that_a_kill_cut_short_are_made_again(trained):
+    """DVC names them; an empty file of its own is removed by make. What was trained comes from DVC's cache."""
+    project = trained
     rwlock = project.root / ".dvc/tmp/rwlock"
     rwlock.write_bytes(b"")
     done = project.run(*REPRO, check=False)
@@ -147,7 +150,7 @@ def test_lock_files_that_a_kill_cut_short_are_made_again(project):
             assert "dvc.lock' validation failed" in done.stdout
             assert "Traceback" not in done.stdout
     (project.root / "dvc.lock").unlink()
-    project.run("dvc", "repro", "train@ten")
+    assert "epoch" not in project.run("dvc", "repro", "train@ten").stdout
 
 
 def test_a_second_repro_beside_a_running_one_does_no_harm(project):

@@ -20,18 +20,11 @@ import psutil
 import pytest
 import yaml
 
-from project import SCORE, TRAININGS, Project, lock, ran, runs
+from project import SCORE, TRAININGS, Project, copy_of, lock, ran, runs
 from quartet.base import files
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
-
-
-def copy_of(finished: Project, folder: Path) -> Project:
-    home = folder / "home"
-    home.mkdir(parents=True)
-    shutil.copytree(finished.root, folder / "project", symlinks=True)
-    return Project(folder / "project", home)
 
 
 @pytest.fixture(scope="module")

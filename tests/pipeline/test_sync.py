@@ -90,7 +90,6 @@ with sync.beside() as tell:
     ("last", "status", "named", "evaluated"),
     [
         ("tell('ten'); tell(sync.EVALUATED)", 0, ["four", "ten"], True),
-        ("sys.exit(7)", 7, ["four"], False),
         ("import os; os.kill(os.getpid(), 9)", -9, ["four"], False),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from project import ROOT
-from quartet.base import numerics, params
+from quartet.base import numerics, params, paths
 from quartet.base.errors import WorkError
 from quartet.commands import portability
 
@@ -56,6 +57,8 @@ def rows(output):
 
 
 def test_every_output_of_every_training_is_compared(workspace):
+    text = paths.PARAMS.read_text(encoding="utf-8")
+    paths.PARAMS.write_text(re.sub(r"(?m)^  (ten-bn|four): .*\n", "", text), encoding="utf-8")
     done = compare(workspace, "Known", "Old")
     assert (done.returncode, done.stderr) == (1, "quartet: error: 1 of 2 differ from this processor\n")
     found = rows(done.stdout)

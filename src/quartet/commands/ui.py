@@ -52,8 +52,13 @@ def serve(port: int) -> None:
     found = attempts.attempt(lambda: store.experiment_id(store.client()))
     if found is attempts.FAILED:
         raise WorkError("MLflow's store cannot be opened; see the warning above")
-    # The address may have a password, which a command line would show to every user of this machine.
-    variables = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri()}
+    # The address may have a password, which a command line would show to every user of this machine. MLflow's jobs are
+    # for language models; without them the server has 2 processes instead of 10.
+    variables = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": store.uri(),
+    }
     command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
     print("ui: starting MLflow's server", flush=True)
     with tempfile.TemporaryFile() as said, subprocess.Popen(command, env=variables, stdout=said, stderr=said) as server:
