@@ -65,6 +65,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A new store: to copy it is a thousand times faster than to have MLflow make one."""
+    root = tmp_path_factory.mktemp("template")
+    from quartet.tracking import attempts
+    from tracked import forget
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        attempts.initialise()
+    forget()
+    return root / "mlflow.db"
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that would be saved; none is rendered, which takes most of the time."""

@@ -7,6 +7,7 @@ import quartet  # noqa: F401 -- before NumPy and PyTorch: it sets the numeric co
 
 # isort: on
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,13 @@ def scored(training: TrainingRecord, digits: Sequence[int], predicted: Sequence[
     return metrics.score(logits, np.array(digits, dtype=np.uint8), training.groups)
 
 
+@cache
+def layer_table(classes: int, bn: bool) -> list[dict[str, Any]]:
+    return network.layer_table(network.build(classes, bn))
+
+
 def layers_of(training: TrainingRecord) -> list[dict[str, Any]]:
-    return network.layer_table(network.build(training.hyperparameters.classes, training.hyperparameters.bn))
+    return layer_table(training.hyperparameters.classes, training.hyperparameters.bn)
 
 
 def result(training: TrainingRecord, digits: Sequence[int], predicted: Sequence[int]) -> Result:

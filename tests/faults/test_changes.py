@@ -24,20 +24,15 @@ LOOP = "src/quartet/training/loop.py"
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A project with short trainings that has trained the trial, and its dvc.lock from before and from after."""
+    """A project with short trainings that has trained the trial, and its dvc.lock from before.
+
+    After all tests it must come to what it came to undisturbed.
+    """
     project = clone(tmp_path_factory.mktemp("changes"), epochs=3)
     project.env |= {f"GIT_{role}_{part}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
-    return train_once(project, REPRO)
-
-
-@pytest.fixture
-def project(undisturbed):
-    """The project before the trial is trained; afterwards it must come to what it comes to undisturbed."""
-    project, before, expected = undisturbed
-    (project.root / "dvc.lock").write_text(before, encoding="utf-8")
-    shutil.rmtree(project.root / ".dvc/cache/runs")
-    yield project
-    project.run("git", "checkout", "-q", "params.yaml", "src")
+    project, before, expected = train_once(project, REPRO)
+    yield project, before
+    reset(project, before)
     project.run(*REPRO)
     assert recorded(project) == yaml.safe_load(expected)["stages"]["trial"]
     assert project.quartet("audit").returncode == 0
@@ -46,6 +41,20 @@ def project(undisturbed):
     fingerprints = [run["tags"]["fingerprint"] for run in whole]  # other code has another, though it comes to the same
     assert len(fingerprints) == len(set(fingerprints))
     assert list((project.root / ".checkpoints").glob("*.pt")) == []
+
+
+def reset(project: Project, before: str) -> None:
+    project.run("git", "checkout", "-q", "params.yaml", "src")
+    (project.root / "dvc.lock").write_text(before, encoding="utf-8")
+    shutil.rmtree(project.root / ".dvc/cache/runs", ignore_errors=True)
+
+
+@pytest.fixture
+def project(undisturbed):
+    """The project before the trial is trained."""
+    project, before = undisturbed
+    reset(project, before)
+    return project
 
 
 def digest(project: Project) -> str:

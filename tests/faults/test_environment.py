@@ -716,11 +716,14 @@ def test_a_uv_that_cannot_start_is_found_out(small):
 
 
 @linux
-@pytest.mark.parametrize(("fault", "seconds"), [("hang", 3), ("drip", 1)])
-def test_an_index_that_does_not_end_is_not_waited_for(small, index, fault, seconds):
+@pytest.mark.parametrize(
+    ("fault", "seconds", "problem"),
+    [("hang", 3, "could not be read in 3 seconds"), ("drip", 1, "could not be read in 1 seconds")],
+)
+def test_an_index_that_does_not_end_is_not_waited_for(small, index, fault, seconds, problem):
     small.link().use(index, fault, seconds=seconds)
     index.hung_up.clear()
-    said = [f"setup: PyTorch's CPU index could not be read in {seconds} seconds; {LARGE}", "default"]
+    said = [f"setup: PyTorch's CPU index {problem}; {LARGE}", "default"]
     assert small.evaluate("made.choose_build(settled=False)") == said
     assert index.hung_up.wait(30)  # it would not have ended
 

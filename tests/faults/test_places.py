@@ -120,7 +120,8 @@ def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
 def test_the_pipeline_runs_in_a_path_with_special_characters(finished, tmp_path):
     """URLs and shells would read them otherwise."""
     odd = copy_of(finished, tmp_path / 'a?b"c ;d$HOME')
-    content = yaml.safe_load(lock(odd))
+    path, content = odd.root / "params.yaml", yaml.safe_load(lock(odd))
+    path.write_text(re.sub(r"(?m)^  (ten-bn|four|four-bn): .*\n", "", path.read_text(encoding="utf-8")), encoding="utf-8")
     done = [odd.quartet("clean")]
     assert not (odd.root / "data/raw/source.json").exists()
     assert not (odd.root / "mlflow.db").exists()
@@ -128,17 +129,18 @@ def test_the_pipeline_runs_in_a_path_with_special_characters(finished, tmp_path)
     for stage in ("train@ten", "evaluate"):
         del content["stages"][stage]
     (odd.root / "dvc.lock").write_text(yaml.safe_dump(content), encoding="utf-8")
-    done += [odd.run("make", "CORES=2"), odd.run("make", "sync")]
-    assert ran(done[1].stdout) == ["fetch", "train@ten", "evaluate"]  # all else comes from DVC's cache
-    assert "agrees with stages/" in done[-1].stdout
+    done += [odd.run("make", "CORES=2")]
+    assert ran(done[1].stdout) == ["fetch", "train@ten", "evaluate", "plot"]  # all else comes from DVC's cache
     assert [line for command in done for line in command.stdout.splitlines() if "quartet: " in line] == []
-    assert yaml.safe_load(lock(odd)) == yaml.safe_load(lock(finished))
+    after, expected = (yaml.safe_load(lock(project))["stages"] for project in (odd, finished))
+    for stage in ("fetch", "preprocess", "train@ten", "trial"):
+        assert after[stage] == expected[stage]
     assert [path.name for path in tmp_path.iterdir()] == [odd.root.parent.name]
     (tmp_path / "link").symlink_to(odd.root)
     found = [run for run in runs(Project(tmp_path / "link", tmp_path)) if "dvc.exp.name" not in run["tags"]]
     assert len({(run["tags"]["fingerprint"], run["tags"]["weights"]) for run in found}) == len(found)
     whole = [run for run in found if (run["status"], len(run["models"]), len(run["artifacts"])) == ("FINISHED", 1, 4)]
-    assert {run["name"] for run in whole} == set(TRAININGS)  # there may be runs of other code
+    assert {run["name"] for run in whole} == {"ten", "trial"}
 
 
 def test_make_asks_no_login_shell(finished):

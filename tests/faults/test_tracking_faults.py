@@ -65,18 +65,6 @@ def surroundings(monkeypatch):
     forget()
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """A new store: to copy it is a thousand times faster than to have MLflow make one."""
-    root = tmp_path_factory.mktemp("template")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        attempts.initialise()
-    forget()
-    return root / "mlflow.db"
-
-
 def furnish(root: Path, template: Path, monkeypatch) -> Path:
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -79,8 +79,8 @@ def test_an_experiment_retrains_the_trial_alone(experiment) -> None:
 def run_queue(project) -> str:
     """Run the queued experiments, and return their states."""
     project.run("dvc", "queue", "start", MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
-    for _ in range(120):
-        time.sleep(3)
+    for _ in range(360):
+        time.sleep(1)
         status = project.run("dvc", "queue", "status").stdout
         if "Queued" not in status and "Running" not in status:
             break

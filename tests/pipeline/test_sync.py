@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -9,6 +10,7 @@ import json
 import re
 import shutil
 import signal
+import sqlite3
 import warnings
 
 import mlflow
@@ -27,17 +29,26 @@ pytestmark = pytest.mark.xdist_group("finished")
 
 @pytest.fixture
 def bring_up(finished, monkeypatch):
-    """Bring the run of `four` up to date in a store, with the files of the finished project."""
+    """Bring the run of `four`, or of others, up to date in a store, with the files of the finished project."""
 
-    def bring(uri: str) -> bool:
+    def bring(uri: str, *names: str) -> bool:
         monkeypatch.chdir(finished.root)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow and PyTorch warn as they are imported
-            return sync.bring_up_to_date(["four"])
+            return sync.bring_up_to_date(names or ["four"])
 
     yield bring
     forget()
+
+
+@pytest.fixture
+def other(template, tmp_path):
+    """The address of a new store that is not the project's."""
+    shutil.copy(template, tmp_path / "other.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = ?", ((tmp_path / "artifacts").as_uri(),))
+    return f"sqlite:///{tmp_path}/other.db"
 
 
 FILES = ["confusion.png", "loss.png", "per_class.csv", "summary.json"]
@@ -93,13 +104,12 @@ with sync.beside() as tell:
         ("import os; os.kill(os.getpid(), 9)", -9, ["four"], False),
     ],
 )
-def test_the_process_beside_takes_what_it_is_told_and_ends(finished, tmp_path, last, status, named, evaluated):
-    uri = f"sqlite:///{tmp_path}/other.db"
+def test_the_process_beside_takes_what_it_is_told_and_ends(finished, other, last, status, named, evaluated):
     # The output is complete when the last process that could write to it has ended.
-    done = finished.run("python", "-c", NAMED.format(last=last), check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    done = finished.run("python", "-c", NAMED.format(last=last), check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=other)
     assert done.returncode == status, done.stdout
     assert "Traceback" not in done.stdout
-    found = runs(finished, uri=uri)
+    found = runs(finished, uri=other)
     assert sorted(run["name"] for run in found) == named
     metrics = json.loads((finished.root / "stages/evaluate/scores.json").read_bytes())
     for run in found:
@@ -111,23 +121,22 @@ def test_the_process_beside_takes_what_it_is_told_and_ends(finished, tmp_path, l
         assert logged == (expected if evaluated else {})
 
 
-def test_the_pictures_are_drawn_only_for_a_run_that_lacks_them(finished, bring_up, tmp_path, capfd):
-    uri = f"sqlite:///{tmp_path}/other.db"
+def test_the_pictures_are_drawn_only_for_a_run_that_lacks_them(finished, bring_up, other, capfd):
     with pytest.MonkeyPatch.context() as unable_to_draw:
         unable_to_draw.setattr(figures, "losses", None)
         unable_to_draw.setattr(figures, "confusions", None)
         assert bring_up(f"sqlite:///{finished.root}/mlflow.db")
-        assert not bring_up(uri)
+        assert not bring_up(other)
     assert "'NoneType' object is not callable" in capfd.readouterr().err
-    assert bring_up(uri)
-    (run,) = runs(finished, uri=uri)
+    assert bring_up(other)
+    (run,) = runs(finished, uri=other)
     assert sorted(run["artifacts"]) == FILES
 
 
-def test_the_evaluation_goes_on_if_the_process_beside_is_killed(finished, tmp_path):
+def test_the_evaluation_goes_on_if_the_process_beside_is_killed(finished, other):
     kill = "import psutil, time; psutil.Process().children()[0].kill(); time.sleep(1); tell('ten'); print('evaluated')"
     code = NAMED.format(last=kill)
-    done = finished.run("python", "-c", code, PYTHONPATH="src", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/other.db")
+    done = finished.run("python", "-c", code, PYTHONPATH="src", MLFLOW_TRACKING_URI=other)
     assert "MLflow's process ended with status -9" in done.stdout
     assert done.stdout.count("quartet: warning:") == 1
     assert "evaluated" in done.stdout
@@ -142,20 +151,19 @@ sync.bring_up_to_date(["four"])
 """
 
 
-def test_a_half_logged_model_is_logged_whole_by_the_next_sync(finished, bring_up, tmp_path):
+def test_a_half_logged_model_is_logged_whole_by_the_next_sync(finished, bring_up, other):
     """A kill left it so."""
-    uri = f"sqlite:///{tmp_path}/other.db"
-    done = finished.run("python", "-c", KILLED, check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri)
+    done = finished.run("python", "-c", KILLED, check=False, PYTHONPATH="src", MLFLOW_TRACKING_URI=other)
     assert done.returncode == -signal.SIGKILL, done.stdout
 
     def models() -> list[str]:
-        client = mlflow.MlflowClient(uri)
+        client = mlflow.MlflowClient(other)
         experiment = client.get_experiment_by_name("mnist-quartet")
         return [str(model.status) for model in client.search_logged_models([experiment.experiment_id], "name = 'four'")]
 
     assert models() == ["PENDING"]
     for _ in range(2):
-        assert bring_up(uri)
+        assert bring_up(other)
         assert models() == ["READY"]
 
 
@@ -166,21 +174,19 @@ def test_the_evaluation_goes_on_if_mlflow_fails_beside_it(finished):
     assert "evaluated" in done.stdout
 
 
-def test_an_old_evaluation_is_not_logged_for_other_weights(finished, tmp_path):
+def test_an_old_evaluation_is_not_logged_for_other_weights(finished, bring_up, other):
     """As after a trial that was trained with other settings and not yet evaluated."""
-    uri = f"sqlite:///{tmp_path}/other.db"
     settings = finished.root / "params.yaml"
     text = settings.read_text(encoding="utf-8")
     settings.write_text(re.sub(r"(?m)^seed: 0", "seed: 3", re.sub(r"(?m)^epochs: .*", "epochs: 1", text)), encoding="utf-8")
     try:
-        assert finished.stage("train", "trial", MLFLOW_TRACKING_URI=uri).returncode == 0
-        done = finished.quartet("sync", MLFLOW_TRACKING_URI=uri)
+        assert finished.stage("train", "trial", MLFLOW_TRACKING_URI=other).returncode == 0
+        assert bring_up(other, "four", "trial")
     finally:
         finished.run("git", "checkout", "-q", "params.yaml")
         finished.run("dvc", "checkout", "--force")
-    assert done.returncode == 0, done.stdout
-    found = {run["name"]: run for run in runs(finished, uri=uri)}
-    assert [name for name in TRAININGS if "test_accuracy" not in found[name]["metrics"]] == ["trial"]
+    found = {run["name"]: run for run in runs(finished, uri=other)}
+    assert [name for name in ("four", "trial") if "test_accuracy" not in found[name]["metrics"]] == ["trial"]
     assert found["trial"]["params"]["seed"] == "3"
 
 
@@ -217,12 +223,13 @@ def test_a_store_named_in_other_words_keeps_its_addresses(finished, tmp_path):
         assert len(run["models"]) == 1
 
 
-def test_two_at_once_make_one_run_with_one_model(finished, tmp_path):
+def test_two_at_once_make_one_run_with_one_model(finished, other):
     """As two queued experiments of equal parameters do."""
-    uri = f"sqlite:///{tmp_path}/other.db"
-    client = mlflow.MlflowClient(uri)
-    experiment = client.create_experiment("mnist-quartet", artifact_location=(tmp_path / "store").as_uri())
-    both = [finished.start("python", "-W", "ignore", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=uri) for _ in range(2)]
+    client = mlflow.MlflowClient(other)
+    experiment = client.get_experiment_by_name("mnist-quartet").experiment_id
+    both = [
+        finished.start("python", "-W", "ignore", "-c", ONE, PYTHONPATH="src", MLFLOW_TRACKING_URI=other) for _ in range(2)
+    ]
     assert [process.communicate()[0] for process in both] == ["", ""]
     (run,) = client.search_runs([experiment], run_view_type=mlflow.entities.ViewType.ALL)
     assert run.info.status == "FINISHED"

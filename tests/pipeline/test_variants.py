@@ -35,8 +35,8 @@ def five(finished, tmp_path_factory):
     return project
 
 
-def named(project, name: str) -> dict[str, bool]:
-    """Where a training is shown: in each table, metric, plot, file of results and in MLflow."""
+def named(project, *names: str) -> dict[str, dict[str, bool]]:
+    """Where each of these trainings is shown: in each table, metric, plot, file of results and in MLflow."""
     root = project.root
 
     def column(file: str) -> set[str]:
@@ -49,20 +49,26 @@ def named(project, name: str) -> dict[str, bool]:
     metrics = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
     project.run("dvc", "plots", "show", "-o", str(root / "dvc_plots"))
     plots = vega((root / "dvc_plots/index.html").read_text(encoding="utf-8"))
-    word = re.compile(rf"(?<![\w-]){name}(?![\w-])")
-    return {
-        "results.md, trainings": bool(word.search(tables[0])),
-        "results.md, comparison": bool(word.search(tables[1])),
-        "results.md, report": bool(word.search(tables[2])),
-        "results.md, layers": bool(word.search(tables[3])),
-        "results.md, confused": bool(word.search(tables[4])),
-        "metrics": name in next(iter(metrics.values()))["data"],
-        "history.csv": name in column("history.csv"),
-        "predictions.csv": name in column("predictions.csv"),
-        "plots": all(name in {row["training"] for row in plot["data"]["values"]} for plot in plots),
-        "MLflow": name in {run["name"] for run in runs(project)},
-        "dvc.lock": f"train@{name}" in yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"],
-    }
+    recorded = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    tracked = {run["name"] for run in runs(project)}
+
+    def places(name: str) -> dict[str, bool]:
+        word = re.compile(rf"(?<![\w-]){name}(?![\w-])")
+        return {
+            "results.md, trainings": bool(word.search(tables[0])),
+            "results.md, comparison": bool(word.search(tables[1])),
+            "results.md, report": bool(word.search(tables[2])),
+            "results.md, layers": bool(word.search(tables[3])),
+            "results.md, confused": bool(word.search(tables[4])),
+            "metrics": name in next(iter(metrics.values()))["data"],
+            "history.csv": name in column("history.csv"),
+            "predictions.csv": name in column("predictions.csv"),
+            "plots": all(name in {row["training"] for row in plot["data"]["values"]} for plot in plots),
+            "MLflow": name in tracked,
+            "dvc.lock": f"train@{name}" in recorded,
+        }
+
+    return {name: places(name) for name in names}
 
 
 def size(project, figure: str) -> tuple[int, int]:
@@ -72,7 +78,8 @@ def size(project, figure: str) -> tuple[int, int]:
 
 def test_a_fifth_variant_is_in_all_that_follows(five):
     assert ran(five.output) == [f"train@{FIFTH}", "evaluate", "plot"]
-    assert set(named(five, FIFTH).values()) == {True}
+    for places in named(five, FIFTH, "four-bn").values():
+        assert set(places.values()) == {True}
     # Three panels of ten classes, two of four: one row of panels more, between a half and the whole of a figure high.
     for kind in ("loss", "confusion"):
         (width, height), (same, less) = size(five, f"{kind}-ten"), size(five, f"{kind}-four")
@@ -83,15 +90,14 @@ def test_a_fifth_variant_is_in_all_that_follows(five):
 def test_a_removed_variant_is_gone_and_nothing_is_trained_again(five):
     """With the last of its class of variants, the figures of that class are gone."""
     gone = ("four", "four-bn", "ten-bn")
-    assert set(named(five, "four-bn").values()) == {True}
     set_variants(five, lambda variants: [variants.pop(name) for name in gone])
     output = five.run("dvc", "repro").stdout
     assert ran(output) == ["evaluate", "plot"]
     assert (five.root / "stages/train/four-bn/summary.json").exists()  # its leftovers are not results
-    for name in gone:
-        after = named(five, name)
-        assert {place for place, there in after.items() if there} <= {"MLflow", "dvc.lock"}  # the records of what was
-    assert set(named(five, FIFTH).values()) == {True}
+    after = named(five, *gone, FIFTH)
+    assert set(after.pop(FIFTH).values()) == {True}
+    for places in after.values():
+        assert {place for place, there in places.items() if there} <= {"MLflow", "dvc.lock"}  # the records of what was
     figures = {path.name for path in (five.root / "stages/plot/figures").iterdir()}
     assert figures == {
         f"{kind}-{of}.png" for kind in ("accuracy", "confusion", "loss", "mistakes") for of in ("ten", "trial")

@@ -77,11 +77,18 @@ def test_the_matrices_drawn_are_those_of_the_metrics(stages, tiny, matrices):
     assert drawn == [metrics[name]["confusion"] for name in params.load().variants]
 
 
-def test_the_figures_and_the_page_are_the_same_bytes_twice(stages):
-    def content():
-        plot.main()
-        return {path.relative_to(paths.PLOT).as_posix(): path.read_bytes() for path in paths.PLOT.rglob("*.*")}
+def content():
+    """All that plot makes."""
+    plot.main()
+    return {path.relative_to(paths.PLOT).as_posix(): path.read_bytes() for path in paths.PLOT.rglob("*.*")}
 
+
+def test_the_figures_and_the_page_are_the_same_bytes_twice(stages):
+    set_variants("ten: {}")
+    assert content() == content()
+
+
+def test_the_page_links_all_figures(stages):
     first = content()
     assert set(first) == {
         *(f"figures/{kind}-{group}.png" for kind in KINDS for group in ("ten", "four", "trial")),
@@ -93,7 +100,6 @@ def test_the_figures_and_the_page_are_the_same_bytes_twice(stages):
     assert "they do not compare" in text
     linked = re.findall(r"!\[.*\]\((.*)\)", text)
     assert linked == [f"figures/{kind}-{group}.png" for kind in KINDS for group in ("ten", "four", "trial")]
-    assert content() == first
 
 
 def test_the_page_of_mnist_compares(workspace, tiny, matrices):

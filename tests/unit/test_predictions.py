@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -25,20 +26,30 @@ EVALUATED = (paths.SCORES, paths.HISTORY, paths.PREDICTIONS, paths.CONFUSION)
 DATA = {"four": "UCI digits sample, not MNIST", "ten-bn": "MNIST", "trial": "UCI digits sample, not MNIST"}
 
 
-@pytest.fixture
-def written(workspace):
-    """The scores of three trainings, by name, that `write` has written; their answers are random."""
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A folder with what `write` leaves of three trainings, and their scores by name; their answers are random."""
     random = np.random.default_rng(0)
     trainings = {
         "four": described("four", settings(classes=4)),
         "ten-bn": described("ten-bn", settings(bn=True), "mnist"),
         "trial": described("trial", settings(lr=0.01)),
     }
-    scores = {}
-    for number, (name, training) in enumerate(trainings.items()):
-        leave(training, [*EPOCHS, Epoch(3, 0.0001, 1 / 3, 0.5 + number / 7)])
-        scores[name] = scored(training, DIGITS, random.integers(len(training.groups), size=len(DIGITS)).tolist())
-    predictions.write(scores, np.array(DIGITS, dtype=np.uint8))
+    folder, scores = tmp_path_factory.mktemp("evaluated"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for number, (name, training) in enumerate(trainings.items()):
+            leave(training, [*EPOCHS, Epoch(3, 0.0001, 1 / 3, 0.5 + number / 7)])
+            scores[name] = scored(training, DIGITS, random.integers(len(training.groups), size=len(DIGITS)).tolist())
+        predictions.write(scores, np.array(DIGITS, dtype=np.uint8))
+    return folder, scores
+
+
+@pytest.fixture
+def written(workspace, evaluated):
+    """The scores of three trainings, by name, that `write` has written here."""
+    folder, scores = evaluated
+    shutil.copytree(folder, workspace, dirs_exist_ok=True)
     return scores
 
 
