@@ -14,7 +14,11 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 # If it is set, every start compiles MLflow and PyTorch again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup lint test torture bench bench-peers bench-pipeline ui sync docs portability verify lock clean help
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate
+# torch pins these itself, for its CUDA builds alone.
+CUDA := ^(cuda-|nvidia-|triton)
+
+.PHONY: all setup setup-all study lint test torture bench bench-peers bench-pipeline ui sync docs portability verify lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet prepare
@@ -29,7 +33,14 @@ all: setup ## Set up, run the whole pipeline, print the results (the default)
 setup: ## Make .venv with the pinned packages and this project (TORCH=default: PyTorch's default build); name git's author if none
 	@$(PYTHON) environment.py
 
-lint: setup ## Set up, then ruff and mypy
+setup-all: ## The same with what single commands need besides (Ray for make study)
+	@$(PYTHON) environment.py study
+
+study: setup-all ## Train many seeds and judge the report's claims by them, on this machine or on the Ray cluster of RAY_ADDRESS (2 hours)
+	@.venv/bin/python -m quartet prepare
+	@.venv/bin/dvc repro study/dvc.yaml
+
+lint: setup-all ## Set up, then ruff and mypy
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -65,10 +76,12 @@ portability: setup ## Compare the bytes of a short run here and under emulated p
 verify: setup ## Run what is committed on MNIST in a temporary clone, and compare each output with the published one
 	@.venv/bin/python -m quartet verify
 
-lock: setup ## Pin all packages again in requirements.txt
-	.venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --group dev pyproject.toml \
-	  | grep -v -E '^(cuda-|nvidia-|triton)' > requirements.txt.part # torch pins these itself, for its CUDA builds alone
+lock: setup ## Pin all packages again in requirements.txt, and in study/requirements.txt what the study adds
+	$(COMPILE) --group dev pyproject.toml | grep -v -E '$(CUDA)' > requirements.txt.part
 	mv requirements.txt.part requirements.txt
+	$(COMPILE) --constraint requirements.txt --extra study pyproject.toml | grep -v -E '$(CUDA)' \
+	  | grep -v -x -F -f requirements.txt > study/requirements.txt.part
+	mv study/requirements.txt.part study/requirements.txt
 
 clean: ## Remove results, data, MLflow's store and .venv; keep DVC's cache and what is not the pipeline's
 	@[ ! -x .venv/bin/python ] || .venv/bin/python -m quartet clean

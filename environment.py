@@ -50,6 +50,7 @@ READ = (
 TRIAL = "import sys, {}; sys.exit(not dvc.__file__.startswith(sys.prefix))"
 PACKAGES = "dvc, psutil, yaml"  # everything needs these
 PROJECT = f"{PACKAGES}, quartet"
+FOUND = "from importlib.metadata import version; list(map(version, {}))"
 TORCH_VERSION = "from importlib.metadata import version; print(version('torch'))"  # "2.13.0+cpu" of the build without CUDA
 
 
@@ -301,6 +302,22 @@ def install_project(known: "dict[str, str]") -> None:
     READY.write_text(json.dumps({**known, **wanted()}), encoding="utf-8")
 
 
+def add(extra: str) -> None:
+    """Install what one command alone needs, the pinned packages of EXTRA/requirements.txt, unless they are there."""
+    requirements = f"{extra}/requirements.txt"
+    digest = hashlib.sha256((ROOT / requirements).read_bytes()).hexdigest()
+    if VENV.is_symlink():
+        names = re.findall(r"^([\w.-]+)==", (ROOT / requirements).read_text(encoding="utf-8"), re.MULTILINE)
+        if call(str(PYTHON), "-I", "-c", FOUND.format(names)).returncode:
+            raise SetupError(f".venv is a link to an environment without the packages of {requirements}; install them there")
+        return
+    known = json.loads(READY.read_bytes())
+    if known.get(extra) != digest:
+        say(f"installing the packages of {requirements} with pip")
+        install("--no-compile", "-r", requirements, "-c", "requirements.txt")
+        READY.write_text(json.dumps({**known, extra: digest}), encoding="utf-8")
+
+
 def prepare() -> None:
     """Make the environment unless there is one that works. One that is not from here is never changed."""
     if VENV.is_symlink():
@@ -327,7 +344,7 @@ def shown(message: str) -> str:
 
 
 def main() -> None:
-    """Check the place, then let one process at a time prepare the environment."""
+    """Check the place, then let one process at a time prepare the environment, with the extras that are asked for."""
     if sys.version_info < OLDEST:
         found = ".".join(map(str, sys.version_info[:3]))
         raise SetupError(f"Python 3.10 or newer is needed, this is {found}; name another: make PYTHON=python3.12")
@@ -340,6 +357,8 @@ def main() -> None:
             say("another process is making .venv here; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         prepare()
+        for extra in sys.argv[1:]:
+            add(extra)
         name_author()
 
 

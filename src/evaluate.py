@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quartet.base import errors, numerics, params, paths, process, stage
-from quartet.commands import sync
+from quartet.commands import pipeline_runs
 from quartet.data import splits
 from quartet.evaluation import predictions
 from quartet.training import record
@@ -16,7 +16,7 @@ def main() -> None:
     settings = params.load()
     names = settings.trainings
     test, title = splits.load_split("test"), splits.TITLES[splits.load_manifest()["data"]]
-    with sync.beside() as tell:
+    with pipeline_runs.beside() as tell:
         # Imported late, at the same time as the process beside does its imports.
         import torch
 
@@ -37,7 +37,7 @@ def main() -> None:
                 tell(name)
         stage.check(tracked)
         predictions.write(scores, test.labels)
-        tell(sync.EVALUATED)
+        tell(pipeline_runs.EVALUATED)
     stage.check(tracked)  # again: waiting for MLflow's process may take seconds
 
 

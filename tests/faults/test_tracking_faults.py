@@ -25,7 +25,7 @@ from project import PARAMS, ROOT, Project
 from quartet.base import errors, params, paths, process
 from quartet.base.params import Hyperparameters
 from quartet.base.redaction import shown
-from quartet.commands import sync
+from quartet.commands import pipeline_runs
 from quartet.data import splits
 from quartet.tracking import attempts, runs, store
 from quartet.training import loop
@@ -278,10 +278,10 @@ def test_a_damaged_store_that_was_moved_away_is_made_again(database, capfd):
     garbage(database)
     train()
     assert f"move {database} away" in warning(capfd)
-    assert not sync.bring_up_to_date(TRAININGS)
+    assert not pipeline_runs.bring_up_to_date(TRAININGS)
     assert f"move {database} away" in warning(capfd)
     database.rename(database.with_suffix(".damaged"))
-    assert sync.bring_up_to_date(TRAININGS)
+    assert pipeline_runs.bring_up_to_date(TRAININGS)
     complete()
     assert_up_to_date()
     assert capfd.readouterr().err == ""
@@ -289,7 +289,7 @@ def test_a_damaged_store_that_was_moved_away_is_made_again(database, capfd):
 
 def test_an_empty_file_is_made_a_store(database, capfd):
     database.write_bytes(b"")
-    assert sync.bring_up_to_date(TRAININGS)
+    assert pipeline_runs.bring_up_to_date(TRAININGS)
     train()
     assert capfd.readouterr().err == ""
     assert_up_to_date()

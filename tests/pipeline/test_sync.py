@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 
 from project import EPOCHS, TRAININGS, Project, runs
-from quartet.commands import sync
+from quartet.commands import pipeline_runs
 from quartet.reporting import figures
 from tracked import forget
 
@@ -36,7 +36,7 @@ def bring_up(finished, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow and PyTorch warn as they are imported
-            return sync.bring_up_to_date(names or ["four"])
+            return pipeline_runs.bring_up_to_date(names or ["four"])
 
     yield bring
     forget()
@@ -52,7 +52,7 @@ def other(template, tmp_path):
 
 
 FILES = ["confusion.png", "loss.png", "per_class.csv", "summary.json"]
-ONE = "from quartet.commands import sync; sync.bring_up_to_date(['four'])"
+ONE = "from quartet.commands import pipeline_runs; pipeline_runs.bring_up_to_date(['four'])"
 
 
 def test_a_second_sync_changes_nothing(finished):
@@ -90,8 +90,8 @@ def test_a_store_that_cannot_be_reached_is_an_error_in_one_line(finished):
 
 NAMED = """
 import sys
-from quartet.commands import sync
-with sync.beside() as tell:
+from quartet.commands import pipeline_runs
+with pipeline_runs.beside() as tell:
     tell("four")
     {last}
 """
@@ -100,7 +100,7 @@ with sync.beside() as tell:
 @pytest.mark.parametrize(
     ("last", "status", "named", "evaluated"),
     [
-        ("tell('ten'); tell(sync.EVALUATED)", 0, ["four", "ten"], True),
+        ("tell('ten'); tell(pipeline_runs.EVALUATED)", 0, ["four", "ten"], True),
         ("import os; os.kill(os.getpid(), 9)", -9, ["four"], False),
     ],
 )
@@ -145,9 +145,9 @@ def test_the_evaluation_goes_on_if_the_process_beside_is_killed(finished, other)
 KILLED = """
 import os, signal
 import mlflow.pytorch
-from quartet.commands import sync
+from quartet.commands import pipeline_runs
 mlflow.pytorch.save_model = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-sync.bring_up_to_date(["four"])
+pipeline_runs.bring_up_to_date(["four"])
 """
 
 
@@ -168,7 +168,7 @@ def test_a_half_logged_model_is_logged_whole_by_the_next_sync(finished, bring_up
 
 
 def test_the_evaluation_goes_on_if_mlflow_fails_beside_it(finished):
-    code = NAMED.format(last="time.sleep(6); tell('ten'); tell('trial'); tell(sync.EVALUATED); print('evaluated')")
+    code = NAMED.format(last="time.sleep(6); tell('ten'); tell('trial'); tell(pipeline_runs.EVALUATED); print('evaluated')")
     done = finished.run("python", "-c", f"import time{code}", PYTHONPATH="src", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.stdout.count("quartet: warning:") == 1
     assert "evaluated" in done.stdout

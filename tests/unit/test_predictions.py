@@ -12,7 +12,7 @@ import evaluate
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError
 from quartet.base.numerics import rounded
-from quartet.commands import sync
+from quartet.commands import pipeline_runs
 from quartet.data import splits
 from quartet.evaluation import predictions
 from quartet.model import network, weights
@@ -230,7 +230,7 @@ def told(monkeypatch):
     def beside():
         yield lambda word: words.append((word, paths.DIGESTS.exists()))
 
-    monkeypatch.setattr(sync, "beside", beside)
+    monkeypatch.setattr(pipeline_runs, "beside", beside)
     return words
 
 
@@ -269,7 +269,7 @@ def test_every_model_is_evaluated_on_every_test_image(networks, tiny, told, caps
         assert metrics[name]["accuracy"] == rounded(np.mean(np.array(guesses) == np.array(truth)))
         assert [row["images"] for row in metrics[name]["classes"]] == [21 * len(group) for group in training.groups]
         assert f"evaluate: {name:<8} test accuracy {metrics[name]['accuracy']:.2%}" in printed
-    assert told == [*((name, False) for name in networks), (sync.EVALUATED, True)]
+    assert told == [*((name, False) for name in networks), (pipeline_runs.EVALUATED, True)]
 
 
 def test_the_same_models_leave_the_same_bytes(networks):

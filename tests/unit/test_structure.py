@@ -17,6 +17,7 @@ from quartet.base import files, params, paths
 from quartet.base.params import Hyperparameters
 from quartet.commands import cli
 from quartet.data import idx, splits
+from quartet.study import trained
 from quartet.tracking import runs
 from quartet.training import loop
 
@@ -30,6 +31,7 @@ MODULES = sorted(
 PACKAGES = sorted(path.name for path in SOURCE.glob("quartet/*") if (path / "__init__.py").exists())
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 BODIES = {name: stage.get("do", stage) for name, stage in STAGES.items()}
+STUDY = yaml.safe_load((ROOT / "study/dvc.yaml").read_text(encoding="utf-8"))["stages"]
 VARIANTS = tuple(yaml.safe_load(PARAMS.read_text(encoding="utf-8"))["variants"])
 TRAININGS = (*VARIANTS, params.TRIAL)
 
@@ -40,6 +42,7 @@ FLOORS = (
     {"training"},
     {"evaluation"},
     {"reporting", "tracking"},
+    {"study"},
     {"commands"},
 )
 
@@ -135,12 +138,36 @@ def test_imports_are_found_wherever_they_are():
     assert "quartet.training.record.Epoch" not in Imports("quartet.reporting.figures").names
 
 
+def code_of(body):
+    """The files of code that a stage depends on; a folder stands for all modules in it."""
+    listed = [ROOT / dep for dep in body["deps"] if dep.startswith("src/")]
+    return sorted(file for dep in listed for file in (dep.rglob("*.py") if dep.is_dir() else [dep]))
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_exactly_the_code_that_it_imports(name):
-    """A folder stands for all modules in it."""
-    listed = [ROOT / dep for dep in BODIES[name]["deps"] if dep.startswith("src/")]
-    files_listed = [file for dep in listed for file in (dep.rglob("*.py") if dep.is_dir() else [dep])]
-    assert sorted(files_listed) == sorted(map(file_of, closure(script_of(name))))
+    assert code_of(BODIES[name]) == sorted(map(file_of, closure(script_of(name))))
+
+
+def test_the_study_depends_on_the_code_of_its_results():
+    """Of its trainings, what makes them and their tables; all else may be edited without training again."""
+    assert code_of(STUDY["claims"]) == sorted(map(file_of, closure("study")))
+    made_by = {*trained.CODE, *(f"quartet/study/{name}.py" for name in ("design", "outcomes", "trained"))}
+    assert code_of(STUDY["trainings"]) == sorted(SOURCE / path for path in made_by)
+    # What else a training imports computes nothing, or is in its fingerprint by its values.
+    rest = {file_of(module).relative_to(SOURCE).as_posix() for module in closure("quartet.training.loop")} - {*trained.CODE}
+    assert rest == {
+        *(f"quartet/{package}/__init__.py" for package in ("base", "data", "model", "training")),
+        *(f"quartet/base/{name}.py" for name in ("errors", "files", "params", "paths", "redaction", "stage")),
+        "quartet/data/splits.py",
+        "quartet/training/record.py",
+    }
+
+
+def test_the_study_has_no_metrics_of_dvcs():
+    """An unbuilt study would fail to load in everyone's `dvc metrics show`."""
+    assert all(not {"metrics", "plots"} & body.keys() for body in STUDY.values())
+    assert "plots" not in yaml.safe_load((ROOT / "study/dvc.yaml").read_text(encoding="utf-8"))
 
 
 def test_touching_downloads_figures_or_commands_trains_nothing():
@@ -177,7 +204,11 @@ def test_nothing_imports_a_script():
 
 @pytest.mark.parametrize(
     ("package", "rooms"),
-    [("mlflow", {"tracking"}), ("dvc", {"base.stage", "commands.audit", "commands.clean", "commands.repro"})],
+    [
+        ("mlflow", {"study.nested", "tracking"}),
+        ("ray", {"study.engine"}),
+        ("dvc", {"base.stage", "commands.audit", "commands.clean", "commands.repro"}),
+    ],
 )
 def test_few_rooms_know_a_tool(package, rooms):
     users = [module for module in MODULES if any(name.split(".")[0] == package for name in Imports(module).names)]
@@ -226,7 +257,7 @@ def test_a_stage_is_its_script_and_writes_to_its_own_folder():
         "train": "stages/train/${key}",
         "trial": "stages/train/trial",
     }
-    assert sorted(set(map(script_of, STAGES))) == SCRIPTS
+    assert sorted({*map(script_of, STAGES), "study"}) == SCRIPTS
     for name, body in BODIES.items():
         assert script_of(name) == ("train" if name == "trial" else name)
         outs = [next(iter(out)) if isinstance(out, dict) else out for out in body["outs"] + body.get("metrics", [])]
@@ -251,7 +282,7 @@ def test_the_variants_are_listed_in_params_yaml_alone():
         *ROOT.glob(".dvc/plots/*"),
     ]
     places = {path.name for path in looked_at if path.is_file() and "ten-bn" in path.read_text(encoding="utf-8")}
-    assert places == {"report.py"}
+    assert places == {"claims.py", "report.py"}
     assert STAGES["train"]["foreach"] == "${variants}"
 
 
@@ -294,7 +325,7 @@ def reads(workspace, monkeypatch):
             found.add(f"data.{key}" if name == "_Data" else key)
         return object.__getattribute__(model, key)
 
-    monkeypatch.setattr(params._Strict, "__getattribute__", recorded, raising=False)
+    monkeypatch.setattr(params.Strict, "__getattribute__", recorded, raising=False)
     return found
 
 
@@ -435,12 +466,13 @@ def test_the_names_of_tests_are_short_and_used_once(path):
 
 def test_every_command_is_a_module():
     modules = {module.split(".")[-1] for module in MODULES if module.startswith("quartet.commands.")}
-    assert set(cli.COMMANDS) == modules - {"cli", "outputs"}
+    assert set(cli.COMMANDS) == modules - {"cli", "outputs", "pipeline_runs"}
 
 
 def test_every_requirement_is_one_exact_version():
     """Without an address."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [ROOT / "requirements.txt", ROOT / "study/requirements.txt"]
+    lines = [line for path in pinned for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.!+_-]+( ; [^#@]+)?", line)] == []
     assert [line for line in lines if "://" in line] == []
     assert "torch==2.13.0" in lines
@@ -450,5 +482,6 @@ def test_every_pin_of_the_project_is_in_the_requirements():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pins = re.findall(r'"([a-z0-9-]+==[0-9.]+)"', text)
-    assert len(pins) == 3
+    assert len(pins) == 4
+    lines += (ROOT / "study/requirements.txt").read_text(encoding="utf-8").splitlines()
     assert set(pins) <= set(lines)

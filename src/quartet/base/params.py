@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -38,7 +38,12 @@ SHOWN = 100  # characters of a bad value that a message shows
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class _Strict(BaseModel):
+Model = TypeVar("Model", bound="Strict")
+
+
+class Strict(BaseModel):
+    """A part of a file of settings: every key is known, of its type, and never changed."""
+
     model_config = ConfigDict(
         strict=True,
         extra="forbid",
@@ -47,8 +52,11 @@ class _Strict(BaseModel):
     )
 
 
-class Hyperparameters(_Strict):
-    """All that a training depends on besides its data, its class groups and its code."""
+class Hyperparameters(Strict):
+    """All that a training depends on besides its data, its class groups and its code.
+
+    `seed` sets the initial weights and the order of images, with their augmentation, unless one of them has its own.
+    """
 
     classes: Literal[10, 4]
     bn: bool
@@ -58,9 +66,16 @@ class Hyperparameters(_Strict):
     schedule: Literal["constant", "onecycle"]
     augment: bool
     seed: Seed
+    weights_seed: Seed | None = None
+    order_seed: Seed | None = None
+
+    def seeds(self) -> dict[str, int]:
+        """Return the seed of the initial weights and that of the order of images."""
+        own = {"weights_seed": self.weights_seed, "order_seed": self.order_seed}
+        return {name: self.seed if value is None else value for name, value in own.items()}
 
 
-class _Data(_Strict):
+class _Data(Strict):
     source: Literal["auto", "mnist", "sample"]
     validation_fraction: float = Field(gt=0, lt=1)
     seed: Seed
@@ -172,10 +187,17 @@ _Yaml12Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int
 
 
 def load(path: Path = paths.PARAMS) -> Params:
-    """Read and check params.yaml.
+    """Read and check params.yaml; InputError as `read` and `checked`."""
+    content = read(path)
+    settings = checked(Params, content, f"{path}")
+    settings._content.update(content)
+    return settings
 
-    Raises InputError, in one line, for a missing or unreadable file and for every key that is unknown, missing, of the
-    wrong type or out of range: the key, what was found and what is allowed.
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a file of settings as DVC reads it.
+
+    Raises InputError, in one line, if it is missing, unreadable or not a mapping in YAML.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Yaml12Loader)  # noqa: S506 -- a SafeLoader
@@ -195,13 +217,20 @@ def load(path: Path = paths.PARAMS) -> Params:
         raise InputError(
             f"{path}: expected a mapping of keys, found {_found(content)}; `git checkout {path}` brings it back"
         )
+    return content
+
+
+def checked(model: type[Model], content: dict[str, Any], where: str) -> Model:
+    """Check settings against a model of them.
+
+    Raises InputError, in one line that begins with `where`, for every key that is unknown, missing, of the wrong type or
+    out of range: the key, what was found and what is allowed.
+    """
     try:
-        settings = Params.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         problems = [problem for problem in error.errors() if _of_the_file(problem["loc"], content)]
-        raise InputError(f"{path}: " + "; ".join(_explain(problem) for problem in problems)) from None
-    settings._content.update(content)
-    return settings
+        raise InputError(f"{where}: " + "; ".join(_explain(problem, model) for problem in problems)) from None
 
 
 def _found(value: Any) -> str:
@@ -225,12 +254,12 @@ def _of_the_file(location: tuple[str | int, ...], content: Any) -> bool:
     return location[2] in content["variants"].get(location[1], ())  # pydantic spells some bad names differently
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, model: type[BaseModel]) -> str:
     """Write a pydantic error as `key: expected …, found …`."""
     location, kind, context = problem["loc"], problem["type"], problem.get("ctx", {})
     key = ".".join(map(str, location[:2] if location[0] == "variants" and location[2:] == ("[key]",) else location))
     if kind == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(model, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         return f"{key}: unknown key; " + (f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}")
     if kind == "missing":
@@ -241,6 +270,7 @@ def _explain(problem: Any) -> str:
         "float_type": "a number",
         "finite_number": "a finite number",
         "string_type": A_NAME,
+        "string_pattern_mismatch": "a name of a-z, 0-9 and -",
         "list_type": "a list",
         "model_type": "a mapping of keys",
         "dict_type": "a mapping of keys",
@@ -256,10 +286,10 @@ def _explain(problem: Any) -> str:
     return f"{key}: expected {expected}, found {_found(problem['input'])}"
 
 
-def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    model: Any = Params
+def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    found: Any = model
     if location and location[0] == "variants":
-        model = Hyperparameters
+        found = Hyperparameters
     elif location:
-        model = Params.model_fields[str(location[0])].annotation
-    return list(model.model_fields)
+        found = model.model_fields[str(location[0])].annotation
+    return list(found.model_fields)

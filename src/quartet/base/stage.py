@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dvc.stage import Stage
 
 SOURCE = Path(__file__).resolve().parents[2]
+PIPELINE = "dvc.yaml"
 
 
 class Tracked(NamedTuple):
@@ -29,6 +30,7 @@ class Tracked(NamedTuple):
     params: dict[str, dict[str, Any]]
     deps: dict[str, str | None]
     outs: tuple[str, ...] = ()  # DVC removes them before the stage makes them
+    file: str = PIPELINE
 
 
 def in_dvc_project() -> bool:
@@ -62,17 +64,17 @@ def outputs() -> list[str]:
     """Return the outputs that DVC removes before it makes them, of all stages; none outside of a DVC project."""
     if not in_dvc_project():
         return []
-    with _stages("dvc.yaml") as stages:
+    with _stages(PIPELINE, PIPELINE) as stages:
         return [out for name in stages for out in _outs(stages[name])]
 
 
-def note(stage: str, settings: Params) -> Tracked:
-    """Note what DVC tracks for a stage that has read its settings and its inputs, and begins to work.
+def note(stage: str, settings: Params, file: str = PIPELINE) -> Tracked:
+    """Note what DVC tracks for a stage of a file that has read its settings and its inputs, and begins to work.
 
     WorkError if what the stage has read is not what is there now: then nobody could say what it works with. InputError if
     it would write through a link. Outside of a DVC project there is nothing to note.
     """
-    tracked = _look(stage)
+    tracked = _look(stage, file)
     refuse_links(tracked.outs)
     params = [
         f"{paths.PARAMS}: {key}"
@@ -85,7 +87,7 @@ def note(stage: str, settings: Params) -> Tracked:
 
 def check(before: Tracked, doing: str = "running") -> None:
     """Compare what `note` noted with what is there now; WorkError names what changed. Call it before outputs are written."""
-    now = _look(before.stage)
+    now = _look(before.stage, before.file)
     params = [
         f"{file}: {key}"
         for file, values in before.params.items()
@@ -112,20 +114,20 @@ def _is_edited(path: str) -> bool:
     return any(found.stat().st_ctime_ns > STARTED for found in [*file.rglob("*.py"), *([file] if file.is_file() else [])])
 
 
-def _look(name: str) -> Tracked:
+def _look(name: str, file: str) -> Tracked:
     if not in_dvc_project():
-        return Tracked(name, {}, {})
+        return Tracked(name, {}, {}, file=file)
     from dvc.dependency import ParamsDependency
 
     params: dict[str, dict[str, Any]] = {}
     deps: dict[str, str | None] = {}
-    with _stages(f"stage {name}") as stages:
+    with _stages(f"stage {name}", file) as stages:
         for dep in stages[name].deps:
             if isinstance(dep, ParamsDependency):
                 params[dep.def_path] = dep.read_params()
             else:
                 deps[dep.def_path] = dep.get_hash().value if dep.exists else None
-        return Tracked(name, params, deps, tuple(_outs(stages[name])))
+        return Tracked(name, params, deps, tuple(_outs(stages[name])), file)
 
 
 def _outs(found: Stage) -> list[str]:
@@ -133,16 +135,16 @@ def _outs(found: Stage) -> list[str]:
 
 
 @contextmanager
-def _stages(what: str) -> Iterator[Mapping[str, Stage]]:
-    """DVC's stages by name; InputError, which says of what, if DVC cannot read them or what they depend on."""
+def _stages(what: str, file: str) -> Iterator[Mapping[str, Stage]]:
+    """DVC's stages of a file by name; InputError, which says of what, if DVC cannot read them or what they depend on."""
     from dvc.dvcfile import ProjectFile
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo() as repo:
-            file = ProjectFile(repo, repo.fs.abspath("dvc.yaml"))
+            pipeline = ProjectFile(repo, repo.fs.abspath(file))
             # Does not read dvc.lock, which another stage's DVC may be writing.
-            yield file.LOADER(file, file.contents)
+            yield pipeline.LOADER(pipeline, pipeline.contents)
     except (DvcException, OSError) as error:
         raise InputError(f"{what}: DVC cannot read what it depends on: {error}") from None

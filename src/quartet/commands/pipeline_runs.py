@@ -1,18 +1,17 @@
-"""`quartet sync`: make MLflow agree with the trained and evaluated models that DVC has. Evaluate does it as well."""
+"""MLflow's runs of the pipeline's trainings, brought up to date with the models that DVC has."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from quartet.base import errors, files, params, paths, process
-from quartet.commands import audit
 from quartet.data import splits
 from quartet.evaluation import predictions
 from quartet.tracking import attempts, runs, store
@@ -98,7 +97,7 @@ def beside() -> Iterator[Callable[[str], None]]:
     failed; the process ends when its parent does.
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "quartet.commands.sync", WHEN_TOLD]
+    command = [sys.executable, "-m", "quartet.commands.pipeline_runs", WHEN_TOLD]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, bufsize=0) as other:
 
         def tell(word: str) -> None:
@@ -126,20 +125,6 @@ def when_told(words: Iterator[str]) -> None:
         else:
             names.append(word)
             works = works and complete(word)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Synchronise and say how it went."""
-    parser = process.Parser(prog="quartet sync", description="Make MLflow agree with the models that DVC has.")
-    parser.add_argument("--missing", action="store_true", help="only if it lacks a run, as of what came from DVC's cache")
-    options = parser.parse_args(arguments)
-    settings = params.load()
-    if options.missing and not lacks_a_run(settings.trainings):
-        return
-    audit.remove_false()
-    if not bring_up_to_date(settings.trainings):
-        raise errors.WorkError("MLflow is not up to date; see the warning above, then run `make sync` again")
-    errors.tell(f"sync: MLflow ({store.uri()}) agrees with stages/")
 
 
 if __name__ == "__main__" and sys.argv[1:] == [WHEN_TOLD]:

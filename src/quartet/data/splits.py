@@ -77,9 +77,14 @@ def divide(pool: Split, test: Split, fraction: float, seed: int) -> dict[str, Sp
     return divided
 
 
+def pack(split: Split) -> bytes:
+    """Return a split as safetensors: equal arrays are equal bytes, whatever the version of Python or NumPy."""
+    return save({"images": split.images, "labels": split.labels})
+
+
 def save_split(name: str, split: Split) -> None:
-    """Write a split as safetensors: equal arrays are equal bytes, whatever the version of Python or NumPy."""
-    files.write_bytes(paths.split(name), save({"images": split.images, "labels": split.labels}))
+    """Write a split as safetensors."""
+    files.write_bytes(paths.split(name), pack(split))
 
 
 def save_all(divided: Mapping[str, Split], source: str) -> None:

@@ -44,7 +44,7 @@ ABREAST = 12  # misclassified images side by side in a panel
 
 
 @contextmanager
-def _style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
+def style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
     """Draw in matplotlib's default style with STYLE on top, whatever the user's matplotlibrc says."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -52,7 +52,7 @@ def _style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
         yield
 
 
-def _panels(title: str, data_title: str, count: int, size: tuple[float, float], *notes: str) -> tuple[Figure, list[Axes]]:
+def panels(title: str, data_title: str, count: int, size: tuple[float, float], *notes: str) -> tuple[Figure, list[Axes]]:
     """Make a figure of so many panels of a size in inches. Its title has the notes and names the data."""
     rows, columns = math.ceil(count / COLUMNS), min(count, COLUMNS)
     width = max(size[0] * columns, 6)
@@ -76,8 +76,8 @@ def losses(
 
     Each panel also has the losses of the trainings in `beside`, in grey.
     """
-    with _style():
-        figure, axes = _panels(title, data_title, len(histories), (4.6, 3.4), note)
+    with style():
+        figure, axes = panels(title, data_title, len(histories), (4.6, 3.4), note)
         for panel, (name, history) in zip(axes, histories.items(), strict=True):
             for other, compared in (beside or {}).items():
                 _loss(panel, compared, (GREY, GREY), f"{other}, ")
@@ -95,7 +95,7 @@ def losses(
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         for panel in axes[::COLUMNS]:
             panel.set_ylabel("mean cross-entropy (log scale)")
-        return _png(figure)
+        return png(figure)
 
 
 def _loss(panel: Axes, history: Sequence[Epoch], colours: Sequence[str], whose: str) -> None:
@@ -106,8 +106,8 @@ def _loss(panel: Axes, history: Sequence[Epoch], colours: Sequence[str], whose: 
 
 def accuracies(title: str, data_title: str, histories: Mapping[str, Sequence[Epoch]], note: str = "") -> bytes:
     """Draw the validation accuracy of each training by epoch, in one panel. PNG."""
-    with _style():
-        figure, (panel,) = _panels(title, data_title, 1, (6, 4), note)
+    with style():
+        figure, (panel,) = panels(title, data_title, 1, (6, 4), note)
         for place, (name, history) in enumerate(histories.items()):
             marker, colour = MARKERS[place % len(MARKERS)], COLOURS[place % len(COLOURS)]
             values = [epoch.val_accuracy for epoch in history]
@@ -117,7 +117,7 @@ def accuracies(title: str, data_title: str, histories: Mapping[str, Sequence[Epo
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         panel.legend(loc="lower right", ncols=math.ceil(len(histories) / 10))
-        return _png(figure)
+        return png(figure)
 
 
 def confusions(
@@ -135,8 +135,8 @@ def confusions(
     darkest = max(share.max() for share in shares.values())
     legend = f"orange: errors, as a share of their row (darkest: {darkest:.1%})" if darkest else "no errors"
     colours = mpl.colormaps["Oranges"].with_extremes(bad=RIGHT)
-    with _style({"axes.grid": False}):
-        figure, axes = _panels(title, data_title, len(matrices), (4.6, 5.1), note, legend)
+    with style({"axes.grid": False}):
+        figure, axes = panels(title, data_title, len(matrices), (4.6, 5.1), note, legend)
         for panel, (name, counts) in zip(axes, matrices.items(), strict=True):
             share = shares[name]
             diagonal = np.eye(len(share), dtype=bool)
@@ -148,7 +148,7 @@ def confusions(
             _class_axes(panel, name, class_names, range(len(class_names)))
         for panel in axes[::COLUMNS]:
             panel.set_ylabel("true")
-        return _png(figure)
+        return png(figure)
 
 
 def _error_shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -184,8 +184,8 @@ def mistakes(
     step = 28 * side + 10
     legend = "the first of each kind; a number says how many there are in all"
     centres = [(place + 0.5) * step - 0.5 for place in range(classes)]
-    with _style({"axes.grid": False}):
-        figure, axes = _panels(title, data_title, len(answers), (4.6, 5.1), note, legend)
+    with style({"axes.grid": False}):
+        figure, axes = panels(title, data_title, len(answers), (4.6, 5.1), note, legend)
         for panel, (name, (labels, predicted)) in zip(axes, answers.items(), strict=True):
             canvas = np.full((classes * step, classes * step), 255, dtype=np.uint8)
             for row, column in np.ndindex(classes, classes):
@@ -204,10 +204,10 @@ def mistakes(
             _class_axes(panel, name, class_names, centres)
         for panel in axes[::COLUMNS]:
             panel.set_ylabel("true")
-        return _png(figure)
+        return png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     """Return the figure as PNG without metadata, which would name matplotlib's version."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})

@@ -21,9 +21,9 @@ LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
 MOST = 3  # confused pairs of classes that the table lists for each model
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Write rows of equal keys as an aligned Markdown table; names to the left, numbers to the right."""
-    align = ["left" if key in LEFT else "right" for key in rows[0]]
+def table(rows: Sequence[Mapping[str, str]], left: Sequence[str] = LEFT) -> str:
+    """Write rows of equal keys as an aligned Markdown table; the columns `left` to the left, numbers to the right."""
+    align = ["left" if key in left else "right" for key in rows[0]]
     return tabulate([dict(row) for row in rows], headers="keys", tablefmt="pipe", colalign=align, disable_numparse=True)
 
 

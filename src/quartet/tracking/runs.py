@@ -191,7 +191,7 @@ def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
     from mlflow.exceptions import MlflowException
 
     classes = " ".join(splits.class_names(record.groups))
-    hyperparameters = {**record.hyperparameters.model_dump(), "groups": classes, "data": record.data}
+    hyperparameters = {**record.hyperparameters.model_dump(exclude_none=True), "groups": classes, "data": record.data}
     missing = [Param(key, str(value)) for key, value in hyperparameters.items() if key not in run.data.params]
     if missing:
         client.log_batch(run.info.run_id, params=missing)
@@ -320,7 +320,7 @@ def _git(*arguments: str) -> str:
 def _note(record: TrainingRecord) -> str:
     """Write the description of a run for MLflow's pages."""
     what = "A trial" if record.name == paths.TRIAL else f"Variant {record.name} of the report's model"
-    settings = ", ".join(f"{key} {value}" for key, value in record.hyperparameters.model_dump().items())
+    settings = ", ".join(f"{key} {value}" for key, value in record.hyperparameters.model_dump(exclude_none=True).items())
     return (
         f"{what}, trained on {splits.TITLES[record.data]}: {settings}. The metrics have each epoch's losses and validation"
         " accuracy, and those on the test set (test_error is in percent); the artifacts have the confusion matrix, the loss"

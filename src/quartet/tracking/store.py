@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 EXPERIMENT = "mnist-quartet"
+STUDY = "mnist-quartet-study"
 PATIENCE = 5  # seconds to wait for a database that another process has locked
 LONGEST_ANSWER = 64 << 20  # bytes; the rest of a longer answer is not read
-# Makes MLflow's pages open on training runs, not on prompts.
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.note.content": (
+KIND = "custom_model_development"  # makes MLflow's pages open on training runs, not on prompts
+NOTES = {
+    EXPERIMENT: (
         "Tiny CNNs on MNIST: the report's model for ten classes and for four, without and with batch norm, and trials. Each"
         " run is one training, named by its variant or by the trial's experiment: its settings, each epoch's losses and"
         " validation accuracy, the metrics on the test set, and the model. Tick some runs and press Compare."
+    ),
+    STUDY: (
+        "The study of many seeds. A run at the top is a study: the mean and the 95% interval of each arm's measures, and the"
+        " figures. The runs below it are its trainings, named by what they are for, their arm and their seed."
     ),
 }
 # Defaults for MLflow's client, which the user may override: quiet, with short time limits.
@@ -219,19 +223,20 @@ def _limited(stream: Callable[..., Iterator[bytes]], *args: Any, **kwargs: Any) 
         yield part
 
 
-def experiment_id(client: MlflowClient) -> str:
-    """Return the experiment of this project's runs; make it if it is missing."""
+def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
+    """Return the experiment of this project's runs, or the study's; make it if it is missing."""
     from mlflow.exceptions import MlflowException
 
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    tags = {"mlflow.experimentKind": KIND, "mlflow.note.content": NOTES[name]}
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts(), tags=EXPERIMENT_TAGS))
+            return str(client.create_experiment(name, artifact_location=artifacts(), tags=tags))
         except MlflowException:  # another process made it first
-            experiment = client.get_experiment_by_name(EXPERIMENT)
+            experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
-    for key, value in EXPERIMENT_TAGS.items():
+    for key, value in tags.items():
         if key not in experiment.tags:  # a tag that is there may have been edited by the user
             client.set_experiment_tag(experiment.experiment_id, key, value)
     if experiment.lifecycle_stage == "deleted":  # on MLflow's pages, which cannot restore it

@@ -30,10 +30,14 @@ class Examples(NamedTuple):
     labels: Tensor
 
 
-def load_examples(split: str, groups: Groups) -> Examples:
+def examples(split: splits.Split, groups: Groups) -> Examples:
     """Turn a split into tensors, its digits into the classes of `groups`."""
-    loaded = splits.load_split(split)
-    return Examples(torch.from_numpy(loaded.images), torch.from_numpy(splits.merge(loaded.labels, groups)))
+    return Examples(torch.from_numpy(split.images), torch.from_numpy(splits.merge(split.labels, groups)))
+
+
+def load_examples(split: str, groups: Groups) -> Examples:
+    """Read the split of that name as tensors."""
+    return examples(splits.load_split(split), groups)
 
 
 class DivergedError(WorkError):
@@ -97,17 +101,18 @@ def fit(
 ) -> tuple[nn.Sequential, list[Epoch]]:
     """Train a network with Adam on softmax cross-entropy; returns the last epoch's network and the history.
 
-    The weights, the order of images and their augmentation come from `hyperparameters.seed` alone. With a checkpoint the
-    training goes on after the last epoch that it holds, bit for bit as if it had not been interrupted. `on_epoch` is called
-    after each epoch with the history so far, `on_step` before each batch with the epoch and the step.
+    The weights, the order of images and their augmentation come from the seeds of `hyperparameters` alone. With a checkpoint
+    the training goes on after the last epoch that it holds, bit for bit as if it had not been interrupted. `on_epoch` is
+    called after each epoch with the history so far, `on_step` before each batch with the epoch and the step.
 
     Raises DivergedError, with the epoch and the step, at the first loss that is not finite.
     """
     keep_freed_memory()
     with deterministic(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(hyperparameters.seed)
+        seeds = hyperparameters.seeds()
+        torch.manual_seed(seeds["weights_seed"])
         network = build(hyperparameters.classes, hyperparameters.bn)
-        generator = torch.Generator().manual_seed(hyperparameters.seed)
+        generator = torch.Generator().manual_seed(seeds["order_seed"])
         state = _State(network, Adam(network.parameters()), generator, history=[])
         if checkpoint and (saved := checkpoint.load()):
             state.restore(saved)

@@ -1,9 +1,12 @@
-"""Show how far a training is: a bar if it owns the terminal, else a line for each epoch."""
+"""Show how far a training is, or how many are done: a bar if it owns the terminal, else lines."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
 
 from tqdm import tqdm
 
@@ -12,14 +15,18 @@ from quartet.training.record import Epoch
 VARIABLE = "QUARTET_PROGRESS"
 
 
+def _shared() -> bool:
+    """Tell whether others write to this terminal, or nobody looks at it."""
+    return os.environ.get(VARIABLE) == "lines" or not sys.stderr.isatty()
+
+
 class Progress:
     """Reports one training; lines if QUARTET_PROGRESS is `lines` or standard error is not a terminal."""
 
     def __init__(self, name: str, epochs: int, steps: int) -> None:
         self.name, self.epochs, self.steps = name, epochs, steps
-        shared = os.environ.get(VARIABLE) == "lines" or not sys.stderr.isatty()
         bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(total=epochs * steps, disable=shared, bar_format=bar_format, dynamic_ncols=True, miniters=20)
+        self.bar = tqdm(total=epochs * steps, disable=_shared(), bar_format=bar_format, dynamic_ncols=True, miniters=20)
 
     def step(self, epoch: int, step: int) -> None:
         """Note that a batch of `epoch` is about to be trained on; the first one after a resume may be any."""
@@ -42,3 +49,37 @@ class Progress:
     def close(self) -> None:
         """Leave the terminal's last line as it is."""
         self.bar.close()
+
+
+class ManyProgress:
+    """Reports how many trainings are done: lines or a bar, as Progress."""
+
+    def __init__(self, total: int, done: int, nodes: Sequence[str]) -> None:
+        self.nodes = f"{len(nodes)} node{'s'[: len(nodes) - 1]}"
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            unit="training",
+            disable=_shared(),
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}, {rate_inv_fmt}{postfix}]",
+            dynamic_ncols=True,
+            desc="study",
+            postfix=self.nodes,
+        )
+        self.total, self.first, self.done, self.begun = total, done, done, time.monotonic()
+
+    def __enter__(self) -> ManyProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal's last line as it is."""
+        self.bar.close()
+
+    def one_more(self) -> None:
+        """Note that a training is done."""
+        self.done += 1
+        self.bar.update()
+        if self.bar.disable:
+            seconds = (time.monotonic() - self.begun) / (self.done - self.first)
+            left = timedelta(seconds=round(seconds * (self.total - self.done)))
+            print(f"study: {self.done}/{self.total} trainings, {seconds:.1f} s each, {left} left, {self.nodes}", flush=True)

@@ -46,7 +46,7 @@ class TrainingRecord:
         """Return all but the code, as JSON has it."""
         return {
             "variant": self.name,
-            "hyperparameters": self.hyperparameters.model_dump(),
+            "hyperparameters": self.hyperparameters.model_dump(exclude_none=True),
             "groups": [list(group) for group in self.groups],
             "data": self.data,
             "splits": dict(self.splits),
@@ -72,10 +72,10 @@ class Epoch(NamedTuple):
     val_accuracy: float
 
 
-def code_digest(source: Path = Path(__file__).parents[2]) -> str:
+def code_digest(source: Path = Path(__file__).parents[2], patterns: Sequence[str] = CODE) -> str:
     """Return the SHA-256 of the files of CODE below `source`, by their paths, and of PyTorch's version without its build."""
     digest = hashlib.sha256(version("torch").split("+")[0].encode())
-    found = {path.relative_to(source).as_posix() for pattern in CODE for path in source.glob(pattern)}
+    found = {path.relative_to(source).as_posix() for pattern in patterns for path in source.glob(pattern)}
     for path in sorted(found):
         digest.update(path.encode() + (source / path).read_bytes())
     return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Train many seeds, and say what they show together."""

@@ -1,0 +1,151 @@
+"""Run functions beside each other as Ray tasks: on this machine, or on the cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from quartet.base import numerics
+from quartet.base.errors import InputError, WorkError
+
+MEMORY = 1 << 30  # bytes that a task may need
+RETRIES = 3  # of a task whose process or node is lost
+STORE = 256 << 20  # bytes for what tasks share, on this machine
+PACKAGES = ("torch", "numpy", "safetensors")  # whose versions must be the same everywhere
+LOOPBACK = "127.0.0.1"
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "0"}
+
+
+def describe_node() -> Mapping[str, str]:
+    """Describe what a node computes with: two nodes that have the same compute the same bytes."""
+    versions = {name: version(name).partition("+")[0] for name in PACKAGES}
+    departure = numerics.departure()
+    return {"Python": platform.python_version(), **versions, "numeric contract": departure or "kept"}
+
+
+def _work(expected: Mapping[str, str], work: Callable[..., bytes], shared: Any, arguments: Sequence[Any]) -> bytes:
+    """Do one task, unless its node, which may have come late, is another one than `expected`."""
+    if problem := _difference(expected, describe_node()):
+        raise InputError(f"{platform.node()}: {problem}")
+    return work(shared, *arguments)
+
+
+def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """Say what a node has otherwise; nothing if it is as expected."""
+    differing = [
+        f"expected {key} {value}, found {found.get(key)}" for key, value in expected.items() if found.get(key) != value
+    ]
+    return "; ".join(differing)
+
+
+@contextmanager
+def cluster() -> Iterator[list[str]]:
+    """Join the cluster that RAY_ADDRESS names, or start one that ends with the block and that only this machine can reach.
+
+    The block gets the names of the nodes. InputError if a node would not compute the same bytes, or if none has room for a
+    task.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        from ray._private import services
+    except ImportError:
+        raise InputError("Ray is not installed; `make study` installs it") from None
+    address = os.environ.get("RAY_ADDRESS") or "local"  # without an address Ray joins whatever runs on this machine
+    handler, folder = signal.getsignal(signal.SIGTERM), ""
+    options: dict[str, Any] = {}
+    if address == "local":
+        services.resolve_ip_for_localhost = lambda host: host  # else Ray listens on this machine's address in the network
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+        options = {
+            "_node_ip_address": LOOPBACK,
+            "_temp_dir": folder,
+            "include_dashboard": False,
+            "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "object_store_memory": STORE,
+        }
+    variables = {**numerics.variables(), **{name: os.environ[name] for name in (numerics.SWITCH,) if name in os.environ}}
+    package = Path(__file__).parents[1]
+    environment = {"env_vars": variables, "py_modules": [str(package)], "excludes": ["**/__pycache__"]}
+    try:
+        try:
+            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(f"RAY_ADDRESS: {address} cannot be joined: {_first_line(error)}") from None
+        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
+        yield _check_nodes()
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_nodes() -> list[str]:
+    """Return the names of the nodes; InputError names one that is other than this one, or says that none has room."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    rooms = {node["NodeManagerHostname"]: node["Resources"] for node in nodes}
+    if not any(room.get("CPU", 0) >= 1 and room.get("memory", 0) >= MEMORY for room in rooms.values()):
+        has = "; ".join(
+            f"{name} has {room.get('CPU', 0):g} and {room.get('memory', 0) / 1e9:.1f} GB" for name, room in rooms.items()
+        )
+        raise InputError(f"Ray: expected a node with a CPU and {MEMORY / 1e9:.1f} GB of memory for a training; {has}")
+    look, expected = ray.remote(num_cpus=0)(describe_node), describe_node()
+    asked = {
+        node["NodeManagerHostname"]: look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in nodes
+    }
+    for name, answer in asked.items():
+        try:
+            problem = _difference(expected, ray.get(answer))
+        except ray.exceptions.RayError as error:
+            problem = _first_line(error)
+        if problem:
+            raise InputError(
+                f"node {name}: {problem}; install what requirements.txt names there, or take it out of the cluster"
+            )
+    return list(rooms)
+
+
+def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]]) -> Iterator[tuple[int, bytes]]:
+    """Do `work(shared, *arguments)` for each task's arguments, in a `cluster`; yield each number and result as it is done.
+
+    `shared` is sent once. A task whose process or node is lost is done again, RETRIES times at most; WorkError after that,
+    or if it raises.
+    """
+    import ray
+
+    task = ray.remote(num_cpus=1, memory=MEMORY, max_retries=RETRIES, retry_exceptions=False)(_work)
+    expected, function, data = describe_node(), ray.put(work), ray.put(shared)
+    waiting = {task.remote(expected, function, data, arguments): number for number, arguments in enumerate(tasks)}
+    try:
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            number = waiting.pop(done)
+            try:
+                yield number, ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                raise cause if isinstance(cause, WorkError) else WorkError(f"a training failed: {cause!r}") from error
+            except ray.exceptions.RayError as error:
+                raise WorkError(f"a training was lost {RETRIES + 1} times: {_first_line(error)}; run again") from None
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)

@@ -1,0 +1,165 @@
+"""A training of the study: done in memory, and kept in a file that is named by its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from quartet.base import errors, files, paths
+from quartet.data import splits
+from quartet.data.splits import Split
+from quartet.model import weights
+from quartet.model.inference import predict
+from quartet.study import engine
+from quartet.study.design import Job
+from quartet.training import determinism, loop, record
+from quartet.training.progress import ManyProgress
+from quartet.training.record import Epoch
+
+# The code that a training's result follows from besides its images, below src/. All else may change without training again.
+CODE = (
+    "quartet/__init__.py",
+    "quartet/base/numerics.py",
+    "quartet/model/inference.py",
+    "quartet/model/network.py",
+    "quartet/training/adam.py",
+    "quartet/training/augment.py",
+    "quartet/training/determinism.py",
+    "quartet/training/loop.py",
+)
+
+
+class Data(NamedTuple):
+    """The images of all trainings: those to divide into training and validation images by `fraction`, and the test set."""
+
+    pool: Split
+    test: Split
+    fraction: float
+
+    def divided(self, seed: int) -> dict[str, Split]:
+        """Return the three splits as preprocess makes them with a seed."""
+        return splits.divide(self.pool, self.test, self.fraction, seed)
+
+
+class Trained(NamedTuple):
+    """What a training came to: its history, and the class uint8 [n] that it predicts for each validation and test image.
+
+    If it diverged, `diverged` says so, the history ends before, and there are no predictions and no weights.
+    """
+
+    epochs: Sequence[Epoch]
+    validation: NDArray[np.uint8]
+    test: NDArray[np.uint8]
+    weights: Mapping[str, torch.Tensor]
+    diverged: str
+
+
+def describe(job: Job, images: Mapping[str, str], code: str) -> dict[str, Any]:
+    """Return all that the result of a training follows from, as JSON has it.
+
+    `images` has the SHA-256 of each split, as in data/split/manifest.json, and `code` is the digest of CODE.
+    """
+    hyperparameters = job.hyperparameters.model_dump(exclude={"seed"})
+    return {
+        "hyperparameters": {**hyperparameters, **job.hyperparameters.seeds()},
+        "groups": [list(group) for group in job.groups],
+        "splits": dict(images),
+        "code": code,
+    }
+
+
+def code_digest() -> str:
+    """Return the SHA-256 of CODE and of PyTorch's version."""
+    return record.code_digest(patterns=CODE)
+
+
+def path(description: Mapping[str, Any]) -> Path:
+    """Return where a training is kept: a file that is named by the SHA-256 of its description."""
+    return paths.project_root() / paths.TRAININGS / f"{files.content_digest(description)}.safetensors"
+
+
+def train(data: Data, job: Job, description: Mapping[str, Any]) -> bytes:
+    """Do a training, and return the content of its file. One that diverges is a result too."""
+    divided = data.divided(job.split_seed)
+    training, validation = (loop.examples(divided[name], job.groups) for name in ("train", "validation"))
+    epochs: list[Epoch] = []
+
+    def note(history: Sequence[Epoch]) -> None:
+        epochs[:] = history
+
+    try:
+        network, _ = loop.fit(job.hyperparameters, training, validation, on_epoch=note)
+    except loop.DivergedError as error:
+        return weights.pack({}, _came_to(description, epochs, str(error)))
+    answers = {"validation": _answers(network, validation.images), "test": _answers(network, data.test.images)}
+    return weights.pack({**network.state_dict(), **answers}, _came_to(description, epochs))
+
+
+def _came_to(description: Mapping[str, Any], epochs: Sequence[Epoch], diverged: str = "") -> dict[str, Any]:
+    return {**description, "epochs": [list(epoch) for epoch in epochs], "diverged": diverged}
+
+
+def _answers(network: nn.Sequential, images: torch.Tensor | NDArray[np.uint8]) -> torch.Tensor:
+    with determinism.deterministic():
+        # Copied: arrays that come from another process cannot be written to, of which PyTorch warns.
+        return predict(network, torch.as_tensor(np.array(images))).argmax(dim=1).to(torch.uint8)
+
+
+def read(path: Path, description: Mapping[str, Any]) -> Trained | None:
+    """Read a training's file. None if it is missing; ValueError if it is damaged, or not of this description."""
+    try:
+        tensors, found = weights.unpack(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    epochs = [Epoch(*epoch) for epoch in found.pop("epochs")]
+    diverged = found.pop("diverged")
+    if found != description:
+        raise ValueError("of another training")
+    nothing = torch.empty(0, dtype=torch.uint8)
+    validation, test = (tensors.pop(name, nothing).numpy() for name in ("validation", "test"))
+    return Trained(epochs, validation, test, tensors, diverged)
+
+
+def complete(jobs: Sequence[Job], data: Data) -> tuple[list[Trained], list[str]]:
+    """Do those trainings that are not kept yet, beside each other; return what all of them came to, and their fingerprints.
+
+    Each is kept as soon as it is done, so a study that is stopped goes on where it was.
+    """
+    code, images = code_digest(), {}
+    for seed in {job.split_seed for job in jobs}:
+        divided = data.divided(seed).items()
+        images[seed] = {name: hashlib.sha256(splits.pack(split)).hexdigest() for name, split in divided}
+    described = [describe(job, images[job.split_seed], code) for job in jobs]
+    wanted = {path(description): (job, description) for job, description in zip(jobs, described, strict=True)}
+    missing = {place: task for place, task in wanted.items() if not _is_kept(place, task[1])}
+    print(f"study: {len(wanted)} trainings, {len(wanted) - len(missing)} of them done before", flush=True)
+    if missing:
+        _do(missing, data, len(wanted))
+    found = [read(path(description), description) for description in described]
+    return [training for training in found if training], [files.content_digest(description) for description in described]
+
+
+def _is_kept(place: Path, description: Mapping[str, Any]) -> bool:
+    """Tell whether a training is kept; a damaged file does not count."""
+    try:
+        return read(place, description) is not None
+    except (OSError, ValueError) as error:
+        errors.warn(f"{place}: {error}; it is trained again")
+        return False
+
+
+def _do(missing: Mapping[Path, tuple[Job, Mapping[str, Any]]], data: Data, total: int) -> None:
+    """Do trainings as Ray tasks and keep each as it is done."""
+    places = list(missing)
+    files.remove_parts(*places)
+    with engine.cluster() as nodes, ManyProgress(total, total - len(missing), nodes) as progress:
+        for number, content in engine.run(train, data, [missing[place] for place in places]):
+            files.write_bytes(places[number], content)
+            progress.one_more()
