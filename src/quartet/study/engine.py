@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ MEMORY = 1 << 30  # bytes that a task may need
 RETRIES = 3  # of a task whose process or node is lost
 STORE = 256 << 20  # bytes for what tasks share, on this machine
 PACKAGES = ("torch", "numpy", "safetensors")  # whose versions must be the same everywhere
-LOOPBACK = "127.0.0.1"
-SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "0"}
+LOCAL, LOOPBACK = "local", "127.0.0.1"
+PATIENCE = 120  # seconds for a node to say what it is
+# Defaults for Ray, which the user may override: it reports to nobody and says nothing about GPUs.
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def describe_node() -> Mapping[str, str]:
@@ -51,45 +53,53 @@ def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
 def cluster() -> Iterator[list[str]]:
     """Join the cluster that RAY_ADDRESS names, or start one that ends with the block and that only this machine can reach.
 
-    The block gets the names of the nodes. InputError if a node would not compute the same bytes, or if none has room for a
-    task.
+    The block gets the names of the nodes. InputError if the cluster cannot be joined, if a node would not compute the same
+    bytes, or if none has room for a task.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         import ray
-        from ray._private import services
     except ImportError:
         raise InputError("Ray is not installed; `make study` installs it") from None
-    address = os.environ.get("RAY_ADDRESS") or "local"  # without an address Ray joins whatever runs on this machine
-    handler, folder = signal.getsignal(signal.SIGTERM), ""
-    options: dict[str, Any] = {}
-    if address == "local":
-        services.resolve_ip_for_localhost = lambda host: host  # else Ray listens on this machine's address in the network
-        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-        options = {
+    address = os.environ.get("RAY_ADDRESS") or LOCAL  # without an address Ray joins whatever runs on this machine
+    variables = {**numerics.variables(), **{name: os.environ[name] for name in (numerics.SWITCH,) if name in os.environ}}
+    package = str(Path(__file__).parents[1])
+    environment = {"env_vars": variables, "py_modules": [package], "excludes": ["**/__pycache__"]}
+    handler = signal.getsignal(signal.SIGTERM)
+    own: AbstractContextManager[dict[str, Any]] = _own_cluster() if address == LOCAL else nullcontext({})
+    with own as options:
+        try:
+            try:
+                ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **options)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise InputError(f"RAY_ADDRESS: {address}: no cluster of this Ray's version there: {_gist(error)}") from None
+            signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
+            yield _check_nodes()
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _own_cluster() -> Iterator[dict[str, Any]]:
+    """Yield the options of a cluster on this machine, which listens on loopback alone and leaves no files."""
+    from ray._private import services
+
+    services.resolve_ip_for_localhost = lambda host: host  # else Ray listens on this machine's address in the network
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path has at most 107 bytes
+    try:
+        yield {
             "_node_ip_address": LOOPBACK,
             "_temp_dir": folder,
             "include_dashboard": False,
             "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "object_store_memory": STORE,
         }
-    variables = {**numerics.variables(), **{name: os.environ[name] for name in (numerics.SWITCH,) if name in os.environ}}
-    package = Path(__file__).parents[1]
-    environment = {"env_vars": variables, "py_modules": [str(package)], "excludes": ["**/__pycache__"]}
-    try:
-        try:
-            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(f"RAY_ADDRESS: {address} cannot be joined: {_first_line(error)}") from None
-        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
-        yield _check_nodes()
     finally:
-        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _first_line(error: BaseException) -> str:
+def _gist(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -99,29 +109,23 @@ def _check_nodes() -> list[str]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    rooms = {node["NodeManagerHostname"]: node["Resources"] for node in nodes}
-    if not any(room.get("CPU", 0) >= 1 and room.get("memory", 0) >= MEMORY for room in rooms.values()):
-        has = "; ".join(
-            f"{name} has {room.get('CPU', 0):g} and {room.get('memory', 0) / 1e9:.1f} GB" for name, room in rooms.items()
-        )
-        raise InputError(f"Ray: expected a node with a CPU and {MEMORY / 1e9:.1f} GB of memory for a training; {has}")
+    names = [f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in nodes]
+    rooms = [(node["Resources"].get("CPU", 0), node["Resources"].get("memory", 0)) for node in nodes]
+    if not any(cores >= 1 and memory >= MEMORY for cores, memory in rooms):
+        pairs = zip(names, rooms, strict=True)
+        found = "; ".join(f"{name} has {cores:g} and {memory / 2**30:.1f} GiB" for name, (cores, memory) in pairs)
+        raise InputError(f"Ray: expected a node with a core and {MEMORY / 2**30:.1f} GiB of memory for a training; {found}")
     look, expected = ray.remote(num_cpus=0)(describe_node), describe_node()
-    asked = {
-        node["NodeManagerHostname"]: look.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote()
-        for node in nodes
-    }
-    for name, answer in asked.items():
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = [look.options(scheduling_strategy=place).remote() for place in places]
+    for name, answer in zip(names, answers, strict=True):
         try:
-            problem = _difference(expected, ray.get(answer))
+            problem = _difference(expected, ray.get(answer, timeout=PATIENCE))
         except ray.exceptions.RayError as error:
-            problem = _first_line(error)
+            problem = _gist(error)
         if problem:
-            raise InputError(
-                f"node {name}: {problem}; install what requirements.txt names there, or take it out of the cluster"
-            )
-    return list(rooms)
+            raise InputError(f"node {name}: {problem}; install what requirements.txt names there, or take the node out")
+    return names
 
 
 def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]]) -> Iterator[tuple[int, bytes]]:
@@ -145,7 +149,7 @@ def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]])
                 cause = error.cause
                 raise cause if isinstance(cause, WorkError) else WorkError(f"a training failed: {cause!r}") from error
             except ray.exceptions.RayError as error:
-                raise WorkError(f"a training was lost {RETRIES + 1} times: {_first_line(error)}; run again") from None
+                raise WorkError(f"a training was lost {RETRIES + 1} times: {_gist(error)}; run again") from None
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)

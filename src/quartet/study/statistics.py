@@ -161,11 +161,13 @@ def over_images_too(difference: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def spreads_differ(groups: Sequence[ArrayLike]) -> float:
-    """Compute the p of Brown and Forsythe's test that the groups have the same spread (1974, by way of SciPy)."""
-    numbers = [np.asarray(group, dtype=np.float64) for group in groups]
-    if all(np.ptp(group) == 0 for group in numbers):
-        return 1.0
-    return float(stats.levene(*numbers, center="median").pvalue)
+    """Compute the p of Brown and Forsythe's test that the groups have the same spread (1974, by way of SciPy).
+
+    It is 1 if no number differs in its distance from its group's median.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = float(stats.levene(*map(np.asarray, groups), center="median").pvalue)
+    return 1.0 if math.isnan(p) else p
 
 
 def expected_best(values: ArrayLike) -> list[float]:

@@ -98,7 +98,8 @@ def train(data: Data, job: Job, description: Mapping[str, Any]) -> bytes:
         network, _ = loop.fit(job.hyperparameters, training, validation, on_epoch=note)
     except loop.DivergedError as error:
         return weights.pack({}, _came_to(description, epochs, str(error)))
-    answers = {"validation": _answers(network, validation.images), "test": _answers(network, data.test.images)}
+    test = torch.from_numpy(data.test.images.copy())  # what another process shares cannot be written to, and PyTorch warns
+    answers = {"validation": _answers(network, validation.images), "test": _answers(network, test)}
     return weights.pack({**network.state_dict(), **answers}, _came_to(description, epochs))
 
 
@@ -106,10 +107,9 @@ def _came_to(description: Mapping[str, Any], epochs: Sequence[Epoch], diverged: 
     return {**description, "epochs": [list(epoch) for epoch in epochs], "diverged": diverged}
 
 
-def _answers(network: nn.Sequential, images: torch.Tensor | NDArray[np.uint8]) -> torch.Tensor:
+def _answers(network: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
     with determinism.deterministic():
-        # Copied: arrays that come from another process cannot be written to, of which PyTorch warns.
-        return predict(network, torch.as_tensor(np.array(images))).argmax(dim=1).to(torch.uint8)
+        return predict(network, images).argmax(dim=1).to(torch.uint8)
 
 
 def read(path: Path, description: Mapping[str, Any]) -> Trained | None:
