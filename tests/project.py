@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,6 +197,19 @@ def started(project: Project, *command: str, **env: str):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str, mode: str = "rw"):
+    """A file system of its own that is soon full, or cannot be written."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"{mode},size={size}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small tmpfs needs the right to mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def read_until(process, words: str) -> str:

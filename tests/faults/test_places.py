@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from project import SCORE, TRAININGS, Project, copy_of, lock, ran, runs
+from project import SCORE, TRAININGS, Project, copy_of, lock, ran, runs, small_disk
 from quartet.base import files
 
 # One worker runs all that shares the finished project.
@@ -31,19 +31,6 @@ pytestmark = pytest.mark.xdist_group("finished")
 def moved(finished, tmp_path_factory):
     """The finished project, moved: MLflow's store still names the old place."""
     return copy_of(finished, tmp_path_factory.mktemp("#1, näïve"))
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str, mode: str = "rw"):
-    """A file system of its own that is soon full, or cannot be written."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"{mode},size={size}", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small tmpfs needs the right to mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def contents(folder: Path) -> dict[str, str]:

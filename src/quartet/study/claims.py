@@ -69,8 +69,14 @@ def _lower(without: str, with_it: str, loss: str) -> Callable[[Outcomes], Pairs]
 
 
 def _rising(arm: Arm) -> NDArray[np.float64]:
-    """Return the share of epochs after the first whose validation accuracy is above that of the one before."""
-    return (np.diff(arm.epochs("val_accuracy"), axis=1) > 0).mean(axis=1)
+    """Return the share of epochs after the first whose validation accuracy is above that of the one before.
+
+    IndexError if there is one epoch.
+    """
+    accuracies = arm.epochs("val_accuracy")
+    if accuracies.shape[1] < 2:
+        raise IndexError("expected at least two epochs")
+    return (np.diff(accuracies, axis=1) > 0).mean(axis=1)
 
 
 def first_fast(arm: Arm) -> NDArray[np.float64]:
@@ -219,8 +225,8 @@ CLAIMS = (
 
 
 def judge(found: Outcomes) -> list[Judged]:
-    """Judge each claim whose arms the study has."""
-    there = [claim for claim in CLAIMS if _has_arms(claim, found)]
+    """Judge each claim for which the study has numbers."""
+    there = [claim for claim in CLAIMS if _has_numbers(claim, found)]
     contrasts = {claim.name: statistics.contrast(*claim.pairs(found), claim.margin) for claim in there}
     adjusted = statistics.holm({name: contrast.p for name, contrast in contrasts.items()})
     return [
@@ -235,11 +241,11 @@ def judge(found: Outcomes) -> list[Judged]:
     ]
 
 
-def _has_arms(claim: Claim, found: Outcomes) -> bool:
-    """Tell whether the study has what a claim is about: an arm may have been taken out."""
+def _has_numbers(claim: Claim, found: Outcomes) -> bool:
+    """Tell whether the study has what a claim is about: an arm may have been taken out, or trained for one epoch."""
     try:
         claim.pairs(found)
-    except KeyError:
+    except LookupError:
         return False
     return True
 

@@ -145,11 +145,13 @@ def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]])
             number = waiting.pop(done)
             try:
                 yield number, ray.get(done)
+            except ray.exceptions.TaskCancelledError:  # Ctrl-C in a terminal reaches Ray's processes as well
+                raise KeyboardInterrupt from None
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause
                 raise cause if isinstance(cause, WorkError) else WorkError(f"a training failed: {cause!r}") from error
             except ray.exceptions.RayError as error:
-                raise WorkError(f"a training was lost {RETRIES + 1} times: {_gist(error)}; run again") from None
+                raise WorkError(f"a training was lost, with its process or node: {_gist(error)}; run again") from None
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
