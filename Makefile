@@ -14,11 +14,11 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 # If it is set, every start compiles MLflow and PyTorch again.
 export PYTHONDONTWRITEBYTECODE :=
 
-COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate
+COMPILE := --quiet --universal --python-version 3.10 --no-header --no-annotate
 # torch pins these itself, for its CUDA builds alone.
 CUDA := ^(cuda-|nvidia-|triton)
 
-.PHONY: all setup setup-all study lint test torture bench bench-peers bench-pipeline ui sync docs portability verify lock clean help
+.PHONY: all setup setup-all study lint test test-study torture bench bench-peers bench-pipeline bench-study ui sync docs portability verify lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet prepare
@@ -48,6 +48,9 @@ lint: setup-all ## Set up, then ruff and mypy
 test: lint ## Set up, then ruff, mypy and pytest
 	.venv/bin/pytest -q -n $(CORES) --dist loadgroup
 
+test-study: setup-all ## The tests of the study that start clusters of Ray (5 minutes)
+	.venv/bin/pytest -q -m cluster
+
 torture: setup ## Kill the pipeline 50 times on the sample, then disturb it 50 times; nothing may be lost or wrong (20 minutes)
 	@.venv/bin/python tests/torture.py --kills 50 --disturb 50
 
@@ -60,6 +63,9 @@ bench-peers: setup ## Make .venv-peers with the libraries that bench compares wi
 
 bench-pipeline: setup ## Measure make on MNIST and each stage's memory in throw-away clones, write docs/benchmarks.md (8 minutes)
 	@.venv/bin/python bench/pipeline.py
+
+bench-study: setup-all ## Measure Ray's tasks against a training alone, write docs/benchmarks.md (2 minutes)
+	@.venv/bin/python bench/tasks.py
 
 ui: setup ## Serve MLflow's pages on the store that the pipeline writes to, and print their link
 	@.venv/bin/python -m quartet ui
@@ -77,9 +83,9 @@ verify: setup ## Run what is committed on MNIST in a temporary clone, and compar
 	@.venv/bin/python -m quartet verify
 
 lock: setup ## Pin all packages again in requirements.txt, and in study/requirements.txt what the study adds
-	$(COMPILE) --group dev pyproject.toml | grep -v -E '$(CUDA)' > requirements.txt.part
+	.venv/bin/uv pip compile $(COMPILE) --group dev pyproject.toml | grep -v -E '$(CUDA)' > requirements.txt.part
 	mv requirements.txt.part requirements.txt
-	$(COMPILE) --constraint requirements.txt --extra study pyproject.toml | grep -v -E '$(CUDA)' \
+	.venv/bin/uv pip compile $(COMPILE) --constraint requirements.txt --extra study pyproject.toml | grep -v -E '$(CUDA)' \
 	  | grep -v -x -F -f requirements.txt > study/requirements.txt.part
 	mv study/requirements.txt.part study/requirements.txt
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,8 +19,7 @@ from quartet.base import files, paths
 from quartet.model import weights
 from quartet.training.record import Epoch
 
-# One worker runs all that shares the study.
-pytestmark = pytest.mark.xdist_group("study")
+pytestmark = pytest.mark.cluster
 
 OUTPUTS = paths.STUDY.as_posix()
 KEPT = paths.TRAININGS.as_posix()
@@ -158,6 +158,7 @@ def test_kills_and_ctrl_c_lose_nothing_that_was_done(project):
         process.wait()
     assert "quartet:" not in output  # Ray itself tells of the lost process
     assert gone(project)
+    assert not Path(project.env["HOME"], ".ray").exists()  # where Ray keeps a token
     before = kept(project)
     assert len(before) >= 6
     with started(project, "python", "src/study.py", "trainings") as process:
@@ -195,6 +196,8 @@ def test_a_full_disk_costs_the_trainings_that_did_not_fit(project):
 def test_dvc_runs_the_study_and_an_experiment_on_it(project):
     """It is no part of the pipeline: `dvc repro` does not run it."""
     assert "study.py" not in project.run("dvc", "repro", "--dry", check=False).stdout
+    shutil.rmtree(project.root / OUTPUTS)
+    assert "stages/study" not in project.run("dvc", "checkout", check=False).stdout
     first = project.run("dvc", "repro", "study/dvc.yaml").stdout
     assert "Running stage 'study/dvc.yaml:claims'" in first
     page = (project.root / paths.CLAIMS).read_text(encoding="utf-8")

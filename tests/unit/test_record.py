@@ -43,6 +43,8 @@ OTHERS = {
             {"schedule": "onecycle"},
             {"augment": True},
             {"seed": 1},
+            {"weights_seed": 1},
+            {"order_seed": 1},
         )
     ],
     "groups": [((0, 6), (1, 7), (3, 2, 5, 8), (4, 9)), ((1, 7), (0, 6), (2, 3, 5, 8), (4, 9))],

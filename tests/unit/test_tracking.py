@@ -520,7 +520,7 @@ def test_the_experiment_keeps_what_a_user_writes(own_store):
     """It says what it has."""
     client = store.client()
     number = store.experiment_id(client)
-    assert client.get_experiment(number).tags["mlflow.note.content"] == store.EXPERIMENT_TAGS["mlflow.note.content"]
+    assert client.get_experiment(number).tags["mlflow.note.content"] == store.NOTES[store.EXPERIMENT]
     client.set_experiment_tag(number, "mlflow.note.content", "mine")
     assert store.experiment_id(client) == number
     assert client.get_experiment(number).tags["mlflow.note.content"] == "mine"

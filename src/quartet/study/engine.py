@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from quartet.base import numerics
@@ -56,19 +57,21 @@ def cluster() -> Iterator[list[str]]:
     The block gets the names of the nodes. InputError if the cluster cannot be joined, if a node would not compute the same
     bytes, or if none has room for a task.
     """
-    for name, value in SETTINGS.items():
+    address = os.environ.get("RAY_ADDRESS") or LOCAL  # without an address Ray joins whatever runs on this machine
+    own = address == LOCAL
+    # With a token of its own, other users of this machine cannot reach it, and Ray writes none to the home directory.
+    for name, value in {**SETTINGS, **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)} if own else {})}.items():
         os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError:
         raise InputError("Ray is not installed; `make study` installs it") from None
-    address = os.environ.get("RAY_ADDRESS") or LOCAL  # without an address Ray joins whatever runs on this machine
     variables = {**numerics.variables(), **{name: os.environ[name] for name in (numerics.SWITCH,) if name in os.environ}}
     package = str(Path(__file__).parents[1])
     environment = {"env_vars": variables, "py_modules": [package], "excludes": ["**/__pycache__"]}
     handler = signal.getsignal(signal.SIGTERM)
-    own: AbstractContextManager[dict[str, Any]] = _own_cluster() if address == LOCAL else nullcontext({})
-    with own as options:
+    place: AbstractContextManager[dict[str, Any]] = _own_cluster() if own else nullcontext({})
+    with place as options:
         try:
             try:
                 ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **options)
