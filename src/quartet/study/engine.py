@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -66,6 +67,7 @@ def cluster() -> Iterator[list[str]]:
         import ray
     except ImportError:
         raise InputError("Ray is not installed; `make study` installs it") from None
+    _check_reachable(address)
     variables = {**numerics.variables(), **{name: os.environ[name] for name in (numerics.SWITCH,) if name in os.environ}}
     package = str(Path(__file__).parents[1])
     environment = {"env_vars": variables, "py_modules": [package], "excludes": ["**/__pycache__"]}
@@ -76,7 +78,7 @@ def cluster() -> Iterator[list[str]]:
             try:
                 ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **options)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InputError(f"RAY_ADDRESS: {address}: no cluster of this Ray's version there: {_gist(error)}") from None
+                raise InputError(f"RAY_ADDRESS: {address}: no cluster that this Ray can join: {_gist(error)}") from None
             signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
             yield _check_nodes()
         finally:
@@ -102,6 +104,16 @@ def _own_cluster() -> Iterator[dict[str, Any]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _check_reachable(address: str) -> None:
+    """Raise InputError if nothing listens at an address of the form host:port: Ray would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=PATIENCE / 10).close()
+        except OSError as error:
+            raise InputError(f"RAY_ADDRESS: {address}: no cluster there: {error.strerror or error}") from None
+
+
 def _gist(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -121,14 +133,18 @@ def _check_nodes() -> list[str]:
     look, expected = ray.remote(num_cpus=0)(describe_node), describe_node()
     places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     answers = [look.options(scheduling_strategy=place).remote() for place in places]
+    there = []
     for name, answer in zip(names, answers, strict=True):
         try:
             problem = _difference(expected, ray.get(answer, timeout=PATIENCE))
+        except ray.exceptions.TaskUnschedulableError:
+            continue  # the node was lost a moment ago
         except ray.exceptions.RayError as error:
             problem = _gist(error)
         if problem:
             raise InputError(f"node {name}: {problem}; install what requirements.txt names there, or take the node out")
-    return names
+        there.append(name)
+    return there
 
 
 def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]]) -> Iterator[tuple[int, bytes]]:
