@@ -151,9 +151,7 @@ def test_a_node_without_the_contract_is_refused_by_name(project, cluster):
     assert done.returncode == 2
     problem = "expected numeric contract kept, found QUARTET_NUMERIC_CONTRACT is off"
     advice = "install what requirements.txt names there, or take the node out"
-    assert re.fullmatch(rf"quartet: error: node \S+ \(\S+\): {problem}; {advice}", done.stdout.splitlines()[-1]), (
-        done.stdout
-    )
+    assert re.fullmatch(rf"quartet: error: node \S+ \(\S+\): {problem}; {advice}", done.stdout.splitlines()[-1]), done.stdout
 
 
 def test_an_address_without_a_cluster_is_one_line(project):
