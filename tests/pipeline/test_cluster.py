@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_study import KEPT, outputs, set_study
+from test_study import KEPT, outputs, set_study, train
 
 from project import Project, clone, read_until, started
 from quartet.base import files, paths
@@ -95,10 +95,9 @@ def project(tmp_path_factory):
     """A project whose study has trained on this machine alone, and the outputs that came of it."""
     project = clone(tmp_path_factory.mktemp("study"), epochs=1)
     project.run("dvc", "repro", "fetch")
-    set_study(project, rates={"arms": ["ten", "ten-bn"], "values": [0.003, 0.1], "epochs": 1, "seeds": 2})
+    set_study(project)
     project.env["RAY_worker_niceness"] = "0"
-    done = project.stage("study", "trainings")
-    assert done.returncode == 0, done.stdout
+    train(project)
     project.expected = outputs(project)
     return project
 

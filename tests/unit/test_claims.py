@@ -65,12 +65,12 @@ def test_the_verdict_follows_the_plan(contrast, p, margin, verdict):
     assert ("the other way round" in said) == (verdict == FAILS and contrast.high < 0)
 
 
-def outcome(question, arm, seed, *, right, epochs, diverged=""):
+def outcome(arm, seed, *, right, epochs, diverged=""):
     """A training that answers this share of the test images right, the first ones, and the rest one digit too high."""
     groups = SHIPPED.class_groups(4 if arm.startswith("four") else 10)
     labels = np.array([next(place for place, group in enumerate(groups) if digit in group) for digit in DIGITS])
     predicted = np.where(np.arange(len(DIGITS)) < round(right * len(DIGITS)), labels, (labels + 1) % len(groups))
-    return Outcome(question, arm, seed, epochs, predicted.astype(np.uint8), diverged)
+    return Outcome(seed, epochs, predicted.astype(np.uint8), diverged)
 
 
 def history(gap, *, accuracies=(0.9, 0.96, 0.98), train=0.1):
@@ -96,7 +96,7 @@ def planted():
         groups = SHIPPED.class_groups(4 if arm.startswith("four") else 10)
         gap = 0.02 if arm == "ten-bn" else 0.01
         made = [
-            outcome(design.ARMS, arm, seed, right=right + 0.005 * (seed % 2), epochs=history(gap + random.normal(0, 0.0001)))
+            outcome(arm, seed, right=right + 0.005 * (seed % 2), epochs=history(gap + random.normal(0, 0.0001)))
             for seed in range(10)
         ]
         arms[arm] = Arm(made, groups, DIGITS)
@@ -106,7 +106,7 @@ def planted():
             name = design.at_rate(arm, lr)
             lost = "became nan" if right == 0.1 else ""
             epochs = history(0.01)[: 1 if lost else 3]
-            made = [outcome(design.RATES, name, seed, right=right, epochs=epochs, diverged=lost) for seed in range(10)]
+            made = [outcome(name, seed, right=right, epochs=epochs, diverged=lost) for seed in range(10)]
             by_rate[name] = Arm(made, TEN, DIGITS)
     sources = {name: {"ten": arms["ten"]} for name in (design.WEIGHTS, design.ORDER, design.SPLIT)}
     rates = {"arms": ["ten", "ten-bn"], "values": [0.001, 0.1], "epochs": 3, "seeds": 10}
@@ -141,7 +141,7 @@ def test_a_claim_whose_arm_was_taken_out_is_left_out(planted):
 
 def test_first_fast_counts_epochs(planted):
     def arm(*accuracies):
-        return Arm([outcome(design.ARMS, "ten", 0, right=1, epochs=history(0, accuracies=accuracies))], TEN, DIGITS)
+        return Arm([outcome("ten", 0, right=1, epochs=history(0, accuracies=accuracies))], TEN, DIGITS)
 
     assert claims.first_fast(arm(0.9, 0.97, 0.96)).tolist() == [2]
     assert claims.first_fast(arm(0.9, 0.91, 0.92)).tolist() == [4]  # one more than trained
@@ -149,7 +149,7 @@ def test_first_fast_counts_epochs(planted):
 
 def test_after_a_divergence_chance_is_counted(planted):
     arm = planted.arms[design.RATES][design.at_rate("ten", 0.1)]
-    longer = Arm([*arm.outcomes, outcome(design.RATES, "ten", 10, right=0.9, epochs=history(0.01))], TEN, DIGITS)
+    longer = Arm([*arm.outcomes, outcome("ten", 10, right=0.9, epochs=history(0.01))], TEN, DIGITS)
     assert longer.diverged == 10
     assert longer.epochs("val_loss")[0].tolist() == pytest.approx([history(0.01)[0].val_loss, np.log(10), np.log(10)])
     assert longer.epochs("val_accuracy")[0].tolist() == [0.9, 0.1, 0.1]

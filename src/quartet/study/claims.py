@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quartet.study import statistics
-from quartet.study.outcomes import Arm, Outcomes
+from quartet.study.outcomes import Arm, Outcomes, percent
 from quartet.study.statistics import Contrast
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -49,11 +49,6 @@ class Judged(NamedTuple):
     over_images: tuple[float, float] | None
 
 
-def gap(arm: Arm, epoch: int) -> NDArray[np.float64]:
-    """Return the validation loss minus the training loss of each seed at an epoch; -1 is the last."""
-    return arm.epochs("val_loss")[:, epoch] - arm.epochs("train_loss")[:, epoch]
-
-
 def gain(before: str, after: str) -> Callable[[Outcomes], Pairs]:
     """Return what gets the accuracies of two arms."""
     return lambda found: (found.arm(after).accuracy, found.arm(before).accuracy)
@@ -80,7 +75,7 @@ def _rising(arm: Arm) -> NDArray[np.float64]:
 
 
 def first_fast(arm: Arm) -> NDArray[np.float64]:
-    """Return the first epoch with a validation accuracy of FAST; one more than were trained if there is none."""
+    """Return the first epoch whose validation accuracy reaches FAST, or the number of epochs plus one if none does."""
     fast = arm.epochs("val_accuracy") >= FAST
     return np.where(fast.any(axis=1), fast.argmax(axis=1) + 1, fast.shape[1] + 1).astype(np.float64)
 
@@ -92,8 +87,7 @@ def _rates(found: Outcomes) -> Pairs:
 
 
 def _merging(found: Outcomes) -> Pairs:
-    merged = 100 * found.arm("ten").merged(found.groups).mean(axis=1)
-    return found.arm("four").accuracy, np.asarray(merged, dtype=np.float64)
+    return found.arm("four").accuracy, percent(found.arm("ten").merged(found.groups))
 
 
 HUMONGOUS = "It is a humongous difference from our previous model"
@@ -164,7 +158,7 @@ CLAIMS = (
         "the growth of the gap between the losses in the last epoch, without batch norm",
         LOSS,
         0,
-        lambda found: (gap(found.arm("ten"), -1), gap(found.arm("ten"), -2)),
+        lambda found: (found.arm("ten").gaps[:, -1], found.arm("ten").gaps[:, -2]),
     ),
     Claim(
         "converge",
@@ -173,7 +167,7 @@ CLAIMS = (
         "the shrinking of the gap between the losses in the last epoch, with batch norm",
         LOSS,
         0,
-        lambda found: (gap(found.arm("ten-bn"), -2), gap(found.arm("ten-bn"), -1)),
+        lambda found: (found.arm("ten-bn").gaps[:, -2], found.arm("ten-bn").gaps[:, -1]),
     ),
     Claim(
         "overfit",
@@ -182,7 +176,7 @@ CLAIMS = (
         "what batch norm takes off the gap between the losses",
         LOSS,
         0.002,
-        lambda found: (gap(found.arm("ten"), -1), gap(found.arm("ten-bn"), -1)),
+        lambda found: (found.arm("ten").gaps[:, -1], found.arm("ten-bn").gaps[:, -1]),
     ),
     Claim(
         "each-epoch",

@@ -13,7 +13,7 @@ from quartet.base.params import Groups, Hyperparameters, Params, Strict
 
 ARMS, RATES, WEIGHTS, ORDER, SPLIT = "arms", "rates", "weights", "order", "split"  # what a training is for
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+Name = Annotated[str, Field(pattern=f"^{params.NAME.pattern}$")]
 Count = Annotated[int, Field(ge=2, le=10_000)]
 
 
@@ -38,7 +38,7 @@ class Rates(Strict):
 
 
 class Sources(Strict):
-    """The arm of which only the initial weights, only the order of images, or only the split varies."""
+    """The arm whose initial weights, order of images and split are varied, one at a time."""
 
     arm: Name
     seeds: Count

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from quartet.base import errors, files, paths
 from quartet.data import splits
 from quartet.tracking import attempts, store
+from quartet.training.record import Epoch
 
 if TYPE_CHECKING:
     pass
@@ -91,11 +92,7 @@ def _log_training(parent: str, row: Mapping[str, str], history: Iterable[Mapping
         **({"diverged": row["diverged"]} if row["diverged"] else {}),
     }
     run = client.create_run(store.experiment_id(client, store.STUDY), run_name=_place(row), tags=tags).info.run_id
-    metrics = [
-        Metric(key, float(epoch[key]), now, int(epoch["epoch"]))
-        for epoch in history
-        for key in ("train_loss", "val_loss", "val_accuracy")
-    ]
+    metrics = [Metric(key, float(epoch[key]), now, int(epoch["epoch"])) for epoch in history for key in Epoch._fields[1:]]
     accuracy = Metric("test_accuracy", float(row["test_accuracy"]) / 100, now, 0)
     params = [Param(key, row[key]) for key in ("question", "arm", "seed", "classes")]
     client.log_batch(run, [*metrics, accuracy], params)

@@ -27,10 +27,8 @@ LOSSES = ("train_loss", "val_loss")
 
 
 class Outcome(NamedTuple):
-    """A training and what it came to: its history, and the class that it predicts for each test image, uint8 [images]."""
+    """What the training with a seed came to: its history, and its answers to the test images, classes uint8 [images]."""
 
-    question: str
-    arm: str
     seed: int
     epochs: Sequence[Epoch]
     predicted: NDArray[np.uint8]
@@ -39,7 +37,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Arm:
-    """Trainings that differ in their seed alone, in its order; `labels` has the class of each test image."""
+    """Trainings that differ in their seed alone, in its order; `digits` has the digit of each test image."""
 
     outcomes: Sequence[Outcome]
     groups: Groups
@@ -71,6 +69,11 @@ class Arm:
         lost = math.log(len(self.groups)) if measure in LOSSES else float(np.bincount(labels).max() / len(labels))
         rows = [[float(getattr(epoch, measure)) for epoch in outcome.epochs] for outcome in self.outcomes]
         return np.array([row + [lost] * (last - len(row)) for row in rows])
+
+    @property
+    def gaps(self) -> NDArray[np.float64]:
+        """Return the validation loss minus the training loss as [seeds, epochs]."""
+        return self.epochs("val_loss") - self.epochs("train_loss")
 
     @property
     def diverged(self) -> int:
@@ -158,7 +161,7 @@ def read(study: Study, groups: Groups) -> Outcomes:
     rows = files.read_csv(paths.STUDY_TRAININGS)
     for row in rows:
         number, question, arm = int(row["training"]), row["question"], row["arm"]
-        outcome = Outcome(question, arm, int(row["seed"]), epochs.get(number, []), predicted[number], row["diverged"])
+        outcome = Outcome(int(row["seed"]), epochs.get(number, []), predicted[number], row["diverged"])
         found.setdefault(question, {}).setdefault(arm, []).append(outcome)
         kinds[question, arm] = groups if int(row["classes"]) == 4 else tuple((digit,) for digit in range(10))
     arms = {

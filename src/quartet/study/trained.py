@@ -51,7 +51,7 @@ class Data(NamedTuple):
 class Trained(NamedTuple):
     """What a training came to: its history, and the class uint8 [n] that it predicts for each validation and test image.
 
-    If it diverged, `diverged` says so, the history ends before, and there are no predictions and no weights.
+    If the training diverged, `diverged` says so: the history ends before that, and predictions and weights are empty.
     """
 
     epochs: Sequence[Epoch]
@@ -138,21 +138,23 @@ def complete(jobs: Sequence[Job], data: Data) -> tuple[list[Trained], list[str]]
         images[seed] = {name: hashlib.sha256(splits.pack(split)).hexdigest() for name, split in divided}
     described = [describe(job, images[job.split_seed], code) for job in jobs]
     wanted = {path(description): (job, description) for job, description in zip(jobs, described, strict=True)}
-    missing = {place: task for place, task in wanted.items() if not _is_kept(place, task[1])}
-    print(f"study: {len(wanted)} trainings, {len(wanted) - len(missing)} of them done before", flush=True)
+    found = {place: training for place, (_, description) in wanted.items() if (training := _kept(place, description))}
+    missing = {place: task for place, task in wanted.items() if place not in found}
+    print(f"study: {len(wanted)} trainings, {len(found)} of them done before", flush=True)
     if missing:
         _do(missing, data, len(wanted))
-    found = [read(path(description), description) for description in described]
-    return [training for training in found if training], [files.content_digest(description) for description in described]
+        found |= {place: training for place, (_, description) in missing.items() if (training := read(place, description))}
+    places = [path(description) for description in described]
+    return [found[place] for place in places], [place.stem for place in places]
 
 
-def _is_kept(place: Path, description: Mapping[str, Any]) -> bool:
-    """Tell whether a training is kept; a damaged file does not count."""
+def _kept(place: Path, description: Mapping[str, Any]) -> Trained | None:
+    """Read a training that is kept; None, after a warning, if its file is damaged."""
     try:
-        return read(place, description) is not None
+        return read(place, description)
     except (OSError, ValueError) as error:
         errors.warn(f"{place}: {error}; it is trained again")
-        return False
+        return None
 
 
 def _do(missing: Mapping[Path, tuple[Job, Mapping[str, Any]]], data: Data, total: int) -> None:

@@ -28,7 +28,7 @@ def draw_all(found: Outcomes, results: Findings) -> dict[str, bytes]:
     gains = {judged.claim.what: judged for judged in results.judged if judged.claim.unit == POINTS}
     differences = {what: np.subtract(*judged.claim.pairs(found)) for what, judged in gains.items()}
     intervals = {what: (judged.contrast.low, judged.contrast.high) for what, judged in gains.items()}
-    curves = {name: arm.epochs("val_loss") - arm.epochs("train_loss") for name, arm in arms.items()}
+    curves = {name: arm.gaps for name, arm in arms.items()}
     names, rates = found.study.rates.arms, found.rates()
     by_rate = {name: [pair[place] for pair in rates] for place, name in enumerate(names)}
     lost = {name: [np.array([bool(it.diverged) for it in arm.outcomes]) for arm in by_rate[name]] for name in names}
@@ -233,10 +233,9 @@ def _over_images(results: Findings) -> list[str]:
 
 def write(results: Findings, pictures: Mapping[str, bytes], text: str) -> None:
     """Write the page, the figures, a CSV file for each table, and all numbers as JSON."""
-    tables = {name: rows for name, rows in results.tables.items() if rows}
-    places = [paths.STUDY_TABLES / f"{name}.csv" for name in tables]
-    files.remove_parts(*places, paths.CLAIMS, paths.FINDINGS, *(paths.STUDY_FIGURES / name for name in pictures))
-    for place, rows in zip(places, tables.values(), strict=True):
+    written = {paths.STUDY_TABLES / f"{name}.csv": rows for name, rows in results.tables.items() if rows}
+    files.remove_parts(*written, paths.CLAIMS, paths.FINDINGS, *(paths.STUDY_FIGURES / name for name in pictures))
+    for place, rows in written.items():
         files.write_csv(place, rows)
     for name, picture in pictures.items():
         files.write_bytes(paths.STUDY_FIGURES / name, picture)
