@@ -208,7 +208,7 @@ def test_a_bad_value_is_refused_before_anything_is_done(project, monkeypatch, ca
     assert (left.value.code, said.out) == (2, "")
     (line,) = said.err.splitlines()
     assert line.startswith(f"quartet: error: params.yaml: {problem}")
-    assert len(line) < 1700
+    assert len(line) < 1500
 
 
 # One of each kind: a value, a list, a key, a name, YAML, a depth, a length, and bytes.
@@ -221,7 +221,7 @@ def test_make_stops_at_a_bad_value(project, kind):
     ((old, new, problem),) = [value for value in VALUES if value[1] == kind]
     line = make(project, edited(project, old, new))
     assert line.startswith(f"quartet: error: params.yaml: {problem}")
-    assert len(line) < 1700
+    assert len(line) < 1500
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -169,6 +170,11 @@ def test_the_page_says_what_was_found(planted):
     results = findings.find(planted)
     page = verdicts.page(planted, results, ["seeds.png"])
     assert page.startswith("# What 10 seeds say about the report's claims\n")
+    head = page.partition("\n## ")[0]
+    assert re.search(r"\| ten +\| +90\.25 \[\S+, \S+\] +\| +\S+ +\| +0\.1000 / 0\.\d{4} \|", head)
+    assert "\n- What training by group adds to merging the answers of ten classes afterwards is " in head
+    counts = Counter(judged.verdict for judged in results.judged)
+    assert f"Of 14 claims of the report, {counts['holds']} hold, {counts['does not hold'] + 1} do not hold, " in head
     assert "- **gain-ten** holds. Batch norm's gain in test accuracy with ten classes is +2.00 [+2.00, +2.00] points" in page
     assert "- **overfit** does not hold. " in page
     assert re.search(r"\| +0\.1 \| +10\.00 \[10\.00, 10\.00\], 10 diverged \| +90\.00", page)

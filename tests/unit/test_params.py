@@ -136,6 +136,13 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(refusal, old, new, w
     assert [word for word in words if word not in message] == []
 
 
+def test_known_keys_are_listed_once(refusal):
+    """Once for each place that has others: a variant has fewer than the file."""
+    message = refusal("bn: false", "bn: false\nxyzzy: 1\nxyzzz: 2")
+    assert "; xyzzz: unknown key" in message
+    assert message.count("known: ") == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

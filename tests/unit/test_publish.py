@@ -28,6 +28,18 @@ beside
 
 ![a](figures/a.png)
 """
+STUDY = """# What seeds say
+
+in short
+
+## The claims
+
+verdicts
+
+![seeds](figures/seeds.png)
+
+![gap](figures/gap.png)
+"""
 PAGE = "a\n<!-- one:begin -->\nold\n<!-- one:end -->\nb\n<!-- two:begin -->\nkept\n<!-- two:end -->\n"
 
 
@@ -66,8 +78,21 @@ def project(workspace):
     for name in ("b.png", "a.png"):
         files.write_bytes(paths.FIGURES / name, name.encode())
     publish.DOCS.mkdir()
-    publish.README.write_text("<!-- results:begin -->\n<!-- results:end -->\n", encoding="utf-8")
+    publish.README.write_text("<!-- study:begin -->\n<!-- study:end -->\n", encoding="utf-8")
     return workspace
+
+
+@pytest.fixture
+def study(project):
+    """What a study on MNIST leaves, as far as it is published."""
+    files.write_bytes(paths.CLAIMS, STUDY.encode())
+    files.write_bytes(paths.FINDINGS, b"{}")
+    files.write_csv(paths.STUDY_TRAININGS, [{"data": "mnist"}])
+    for name in ("seeds.png", "gap.png"):
+        files.write_bytes(paths.STUDY_FIGURES / name, name.encode())
+    outs = ", ".join(f"{{path: {path}, md5: {files.md5(path)}}}" for path in (paths.CLAIMS, paths.FINDINGS))
+    files.write_bytes(publish.STUDY_PIPELINE.with_suffix(".lock"), f"stages: {{claims: {{outs: [{outs}]}}}}".encode())
+    return project
 
 
 def test_the_results_are_published_with_every_figure(project):
@@ -83,7 +108,41 @@ def test_the_results_are_published_with_every_figure(project):
     ]
     made_on = f"Made by `make docs` on {publish.machine()}."
     assert page.endswith(f"{made_on}\n")
-    assert publish.README.read_text(encoding="utf-8") == ("<!-- results:begin -->\nmeasured\n<!-- results:end -->\n")
+
+
+def test_the_study_is_published_with_its_numbers(study):
+    (publish.DOCS / "study-gone.png").write_bytes(b"of an earlier study")
+    publish.main([])
+    page = (publish.DOCS / "study.md").read_text(encoding="utf-8")
+    assert page.startswith(STUDY.replace("figures/", "study-"))
+    figures = {name: (publish.DOCS / name).read_text(encoding="utf-8") for name in re.findall(r"!\[.*\]\((.*)\)", page)}
+    assert figures == {"study-seeds.png": "seeds.png", "study-gap.png": "gap.png"}
+    assert {path.name for path in publish.DOCS.glob("study*")} == {"study.md", "study.json", *figures}
+    assert (publish.DOCS / "study.json").read_bytes() == paths.FINDINGS.read_bytes()
+    assert publish.README.read_text(encoding="utf-8") == "<!-- study:begin -->\nin short\n<!-- study:end -->\n"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (paths.CLAIMS.unlink, "no study here"),
+        (lambda: files.write_csv(paths.STUDY_TRAININGS, [{"data": "sample"}]), "the study here is on sample"),
+        (
+            lambda: files.write_bytes(paths.FINDINGS, b"{ }"),
+            "stages/study/findings.json is not what study/dvc.lock records; `make study`",
+        ),
+        (
+            publish.STUDY_PIPELINE.with_suffix(".lock").unlink,
+            "stages/study/claims.md is not what study/dvc.lock records; `make study`",
+        ),
+    ],
+)
+def test_without_a_study_on_mnist_its_page_stays(study, capsys, spoil, reason):
+    spoil()
+    publish.main([])
+    assert f"docs: {reason}: docs/study.md and README.md stay as they are" in capsys.readouterr().out
+    assert not list(publish.DOCS.glob("study*"))
+    assert "in short" not in publish.README.read_text(encoding="utf-8")
 
 
 def test_a_figure_that_is_gone_is_removed_and_no_other(project):
@@ -141,7 +200,7 @@ def test_an_older_python_that_draws_other_bytes_is_refused(tmp_path, monkeypatch
 def test_the_documents_are_made_of_the_published_outputs():
     """Whoever checks the outputs with `make verify` has checked what the documents say."""
     published = outputs.read(ROOT)["outputs"]
-    pictures = {path.name for path in (ROOT / "docs").glob("*.png")}
+    pictures = {path.name for path in (ROOT / "docs").glob("*.png") if not path.name.startswith(f"{publish.STUDY}-")}
     assert pictures
     assert pictures == {Path(path).name for path in published if path.endswith(".png")}
     for name in pictures:
@@ -149,4 +208,3 @@ def test_the_documents_are_made_of_the_published_outputs():
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     results = page.rpartition("\nMade by ")[0].replace("](", "](figures/")
     assert hashlib.sha256(results.encode()).hexdigest() == published["stages/plot/results.md"]
-    assert publish.quoted(results) in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import difflib
 import itertools
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -230,7 +231,7 @@ def checked(model: type[Model], content: dict[str, Any], where: str) -> Model:
         return model.model_validate(content)
     except ValidationError as error:
         problems = [problem for problem in error.errors() if _of_the_file(problem["loc"], content)]
-        raise InputError(f"{where}: " + "; ".join(_explain(problem, model) for problem in problems)) from None
+        raise InputError(f"{where}: " + "; ".join(_known_once(_explain(problem, model) for problem in problems))) from None
 
 
 def _found(value: Any) -> str:
@@ -284,6 +285,15 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         "value_error": str(context.get("error")),
     }.get(kind, problem["msg"])
     return f"{key}: expected {expected}, found {_found(problem['input'])}"
+
+
+def _known_once(explained: Iterable[str]) -> Iterator[str]:
+    """Yield what explains each error, with a list of known keys only the first time: many keys make a long line."""
+    told: set[str] = set()
+    for text in explained:
+        head, _, names = text.partition("; known: ")
+        yield head if names in told else text
+        told.update([names] if names else [])
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

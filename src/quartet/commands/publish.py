@@ -1,4 +1,4 @@
-"""`quartet publish`: the figures and tables of this run on MNIST, into docs/ and between README.md's markers."""
+"""`quartet publish`: what the pipeline and the study found on MNIST, into docs/ and between README.md's markers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from quartet.base import files, numerics, params, paths, process
+from quartet.base import errors, files, numerics, params, paths, process
 from quartet.base.errors import InputError
 from quartet.commands import outputs
-from quartet.reporting import headings
 
 DOCS = Path("docs")
 README = Path("README.md")
+STUDY_PIPELINE = Path("study/dvc.yaml")
+STUDY = "study"  # of this name are the study's page, its JSON and README's part, and with it begin its figures' names
 
 
 def machine() -> str:
@@ -35,13 +36,49 @@ def quote(name: str, content: str, page: Path = README) -> None:
     files.write_bytes(page, replace_block(page.read_text(encoding="utf-8"), name, content, page).encode())
 
 
-def quoted(results: str) -> str:
-    """Return what README shows of the results page: the table of results, with what explains it."""
-    return results.partition("\n\n")[2].partition(f"\n{headings.WHAT_CHANGES}\n")[0]
+def summary(page: str) -> str:
+    """Return what is between a page's title and its first section."""
+    return page.partition("\n\n")[2].partition("\n## ")[0]
+
+
+def publish_figures(pictures: Sequence[Path], prefix: str = "") -> None:
+    """Copy figures into docs/, their names after the prefix."""
+    for picture in pictures:
+        files.write_bytes(DOCS / f"{prefix}{picture.name}", picture.read_bytes())
+
+
+def why_not_the_study() -> str:
+    """Say why the study's results cannot be published; "" if they can."""
+    if not paths.CLAIMS.exists():
+        return "no study here"
+    data = files.read_csv(paths.STUDY_TRAININGS)[0]["data"]
+    if data != "mnist":
+        return f"the study here is on {data}"
+    lock = STUDY_PIPELINE.with_suffix(".lock")
+    recorded = outputs.of_stage(lock.read_text(encoding="utf-8") if lock.exists() else "", "claims")
+    changed = [path for path in (paths.CLAIMS, paths.FINDINGS) if recorded.get(path.as_posix()) != files.md5(path)]
+    return f"{changed[0]} is not what {lock} records; `make study`" if changed else ""
+
+
+def publish_study() -> None:
+    """Write the study's page, figures and numbers into docs/, and its summary into README.md."""
+    page, pictures = paths.CLAIMS.read_text(encoding="utf-8"), sorted(paths.STUDY_FIGURES.glob("*.png"))
+    quote(STUDY, summary(page))
+    publish_figures(pictures, f"{STUDY}-")
+    for gone in {path.name for path in DOCS.glob(f"{STUDY}-*.png")} - {f"{STUDY}-{picture.name}" for picture in pictures}:
+        (DOCS / gone).unlink()
+    shown = page.replace(f"]({paths.STUDY_FIGURES.name}/", f"]({STUDY}-")
+    numbers = DOCS / f"{STUDY}.json"
+    files.write_bytes(numbers, paths.FINDINGS.read_bytes())
+    made = f"All numbers: [{numbers.name}]({numbers.name}). Made by `make study`, published on {machine()}."
+    files.write_bytes(DOCS / f"{STUDY}.md", f"{shown}\n{made}\n".encode())
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the results of this run on MNIST into docs/ and README.md, and the hashes of all outputs."""
+    """Write the results of the pipeline and of the study on MNIST into docs/ and README.md, and the hashes of all outputs.
+
+    Without a study on MNIST, its pages are left as they are.
+    """
     process.Parser(prog="quartet publish", description=main.__doc__).parse_args(arguments)
     if departure := numerics.departure():
         raise InputError(
@@ -67,13 +104,16 @@ def main(arguments: Sequence[str]) -> None:
     pictures = sorted(paths.FIGURES.glob("*.png"))
     if not pictures:
         raise InputError(f"{paths.FIGURES}: expected figures, found none; `dvc repro` draws them")
-    for picture in pictures:
-        files.write_bytes(DOCS / picture.name, picture.read_bytes())
+    publish_figures(pictures)
     page = results.replace(f"]({paths.FIGURES.name}/", "](")
     files.write_bytes(DOCS / "results.md", f"{page}\n{made_on}\n".encode())
-    quote("results", quoted(results))
     published = outputs.figures(outputs.read()) if outputs.FILE.exists() else set()
     for name in published - {picture.name for picture in pictures}:
         (DOCS / name).unlink(missing_ok=True)  # of variants that were removed
     outputs.write(outputs.hashes(places=outputs.locked()))
-    print(f"docs: {DOCS}/results.md, its figures, {outputs.FILE} and {README}")
+    print(f"docs: {DOCS}/results.md, its figures, and {outputs.FILE}")
+    if reason := why_not_the_study():
+        errors.tell(f"docs: {reason}: {DOCS}/{STUDY}.md and {README} stay as they are")
+        return
+    publish_study()
+    print(f"docs: {DOCS}/{STUDY}.md, its figures, {DOCS}/{STUDY}.json and {README}")

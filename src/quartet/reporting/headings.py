@@ -1,5 +1,4 @@
-"""Headings of the results page. A README shows what is before WHAT_CHANGES, a terminal what is before DETAILS."""
+"""Headings of the results page. A terminal shows what is before DETAILS, on MNIST alone what is beside the report."""
 
-WHAT_CHANGES = "## What batch norm and merging classes change"
 BESIDE_REPORT = "Beside the report"
 DETAILS = "## Layers and parameters"

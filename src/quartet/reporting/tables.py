@@ -15,7 +15,7 @@ from quartet.evaluation import comparison
 from quartet.evaluation.comparison import Pair
 from quartet.evaluation.predictions import Result
 from quartet.evaluation.report import REPORT, SOURCE, UNREPORTED
-from quartet.reporting.headings import BESIDE_REPORT, DETAILS, WHAT_CHANGES
+from quartet.reporting.headings import BESIDE_REPORT, DETAILS
 
 LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
 MOST = 3  # confused pairs of classes that the table lists for each model
@@ -187,7 +187,7 @@ def page(
         "Losses and validation accuracy are those of the last epoch; in brackets, the 95% Wilson interval.",
         f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. Its counterpart is the"
         f" variant of the same classes and, if there is one, the same batch norm. {trial_settings(results)}",
-        WHAT_CHANGES,
+        "## What batch norm and merging classes change",
         paired(results, groups),
         r"\*: answers of ten classes, merged into the groups. Won: images that are right after and wrong before; lost:"
         " the other way round. p: exact McNemar test for these two trained models; none if the answers are the same and"

@@ -18,6 +18,7 @@ FAST = 0.97  # validation accuracy that a fast training reaches early
 STEPS = 0.9  # of the epochs that rise, if accuracy rises with each epoch
 
 REPORTED = ("ten", "ten-bn", "four", "four-bn")  # the report's models
+FIRST = ("gain-ten", "gain-four", "merging")  # the claims that a summary names
 
 Pairs = tuple[NDArray[np.float64], NDArray[np.float64]]
 

@@ -11,15 +11,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quartet.base import errors, files, paths
 from quartet.data import splits
 from quartet.tracking import attempts, store
 from quartet.training.record import Epoch
-
-if TYPE_CHECKING:
-    pass
 
 STUDY = "study"  # tag: the SHA-256 of the table of trainings
 FOUND = "findings"  # tag: the SHA-256 of what was found, once all of it is logged

@@ -15,8 +15,9 @@ from quartet.study.claims import LOSS, POINTS, Judged
 from quartet.study.findings import Findings, Rows
 from quartet.study.outcomes import Arm, Outcomes
 
-LEFT = ("arm", "comparison", "difference", "section", "the report says", "verdict", "what varies")
+LEFT = ("arm", "comparison", "difference", "model", "section", "the report says", "verdict", "what varies")
 DIGITS = {POINTS: 2, LOSS: 4, "epochs": 1, "": 2}  # after the point, by unit
+COUNTED = {claims.HOLDS: "hold", claims.FAILS: "do not hold", claims.UNDECIDED: "are undecided"}
 PLAN = "study-plan.md"
 
 
@@ -80,6 +81,37 @@ def sentence(judged: Judged) -> str:
     return f"{found}: that may be chance.{enough}"
 
 
+def _by_arm(results: Findings) -> dict[str, dict[str, Any]]:
+    """Return the rows of each arm by measure."""
+    by_arm: dict[str, dict[str, Any]] = {}
+    for row in results.arms:
+        by_arm.setdefault(row["arm"], {})[row["measure"]] = row
+    return by_arm
+
+
+def _headline(results: Findings) -> list[str]:
+    """Say the most important in a table and a few lines: a README shows them."""
+    summary = table(
+        [
+            {
+                "model": arm,
+                "test acc. % [95%]": span(rows["test_accuracy"], POINTS, sign=""),
+                "SD": f"{rows['test_accuracy']['sd']:.2f}",
+                "train / val loss": f"{rows['train_loss']['mean']:.4f} / {rows['val_loss']['mean']:.4f}",
+            }
+            for arm, rows in _by_arm(results).items()
+        ]
+    )
+    verdicts = [judged.verdict for judged in results.judged] + [claims.FAILS]  # of scaling
+    counts = ", ".join(f"{verdicts.count(word)} {words}" for word, words in COUNTED.items())
+    return [
+        summary,
+        "Means over the seeds, after the last epoch; in brackets, 95% intervals of the mean.",
+        "\n".join(f"- {sentence(judged)}" for judged in results.judged if judged.claim.name in claims.FIRST),
+        f"Of {len(verdicts)} claims of the report, {counts}.",
+    ]
+
+
 def _claims(results: Findings) -> str:
     rows = [
         {
@@ -120,9 +152,6 @@ def _arms(results: Findings) -> str:
 
 
 def _losses(results: Findings) -> str:
-    by_arm: dict[str, dict[str, Any]] = {}
-    for row in results.arms:
-        by_arm.setdefault(row["arm"], {})[row["measure"]] = row
     return table(
         [
             {
@@ -131,7 +160,7 @@ def _losses(results: Findings) -> str:
                 "val loss [95%]": span(rows["val_loss"], LOSS, sign=""),
                 "epochs to 97%": span(rows["epochs_to_97"], "epochs", sign=""),
             }
-            for arm, rows in by_arm.items()
+            for arm, rows in _by_arm(results).items()
         ]
     )
 
@@ -188,8 +217,10 @@ def page(found: Outcomes, results: Findings, pictures: Sequence[str]) -> str:
     spreads = "; ".join(f"{word} classes: p = {p:#.2g}" for word, p in findings.spreads(found).items())
     lines = [
         f"# What {seeds} seeds say about the report's claims",
-        f"Data: **{title}**, {images:,} test images. {seeds} trainings of each arm, seeds 0 to {seeds - 1}.",
+        f"Data: **{title}**, {images:,} test images. {seeds} trainings of each model, seeds 0 to {seeds - 1}.",
         *([] if comparable else [f"**The report is about MNIST. On {title} the verdicts say nothing about it.**"]),
+        *_headline(results),
+        "## The claims",
         _claims(results),
         "p: exact sign-flip test over the seeds, adjusted by Holm's method for all claims. The rules for a verdict were"
         f" written down before the first training: [{PLAN}]({PLAN}).",
