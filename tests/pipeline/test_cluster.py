@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ from test_study import KEPT, outputs, set_study, train
 
 from project import Project, clone, read_until, started
 from quartet.base import files, paths
+from quartet.study import engine
 
 pytestmark = pytest.mark.cluster
 
@@ -148,9 +150,25 @@ def test_a_node_without_the_contract_is_refused_by_name(project, cluster):
     done = project.stage("study", "trainings", RAY_ADDRESS=cluster.address, **cluster.token)
     raylet.kill()
     assert done.returncode == 2
-    problem = "expected numeric contract kept, found QUARTET_NUMERIC_CONTRACT is off"
-    advice = "install what requirements.txt names there, or take the node out"
-    assert re.fullmatch(rf"quartet: error: node \S+ \(\S+\): {problem}; {advice}", done.stdout.splitlines()[-1]), done.stdout
+    assert_refused(done, "expected numeric contract kept, found QUARTET_NUMERIC_CONTRACT is off")
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], problem: str) -> None:
+    line = done.stdout.splitlines()[-1]
+    assert re.fullmatch(rf"quartet: error: node \S+ \(\S+\): {re.escape(problem)}; {engine.ADVICE}", line), done.stdout
+
+
+def test_a_node_with_another_version_is_refused_by_name(project, cluster):
+    """The nodes' own safetensors is another one, by what a package says of itself."""
+    (site,) = Path(cluster.python).parent.parent.glob("lib/python*/site-packages")
+    other = site / "safetensors-0.0.1.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: safetensors\nVersion: 0.0.1\n", encoding="utf-8")
+    next((project.root / KEPT).iterdir()).unlink()
+    done = project.stage("study", "trainings", RAY_ADDRESS=cluster.address, **cluster.token)
+    shutil.rmtree(other)
+    assert done.returncode == 2
+    assert_refused(done, f"expected safetensors {version('safetensors')}, found 0.0.1")
 
 
 def test_an_address_without_a_cluster_is_one_line(project):

@@ -25,6 +25,7 @@ STORE = 256 << 20  # bytes for what tasks share, on this machine
 PACKAGES = ("torch", "numpy", "safetensors")  # whose versions must be the same everywhere
 LOCAL, LOOPBACK = "local", "127.0.0.1"
 PATIENCE = 120  # seconds for a node to say what it is
+ADVICE = "install what requirements.txt names there, or take the node out"
 # Defaults for Ray, which the user may override: it reports to nobody and says nothing about GPUs.
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -39,7 +40,7 @@ def describe_node() -> Mapping[str, str]:
 def _work(expected: Mapping[str, str], work: Callable[..., bytes], shared: Any, arguments: Sequence[Any]) -> bytes:
     """Do one task, unless its node, which may have come late, is another one than `expected`."""
     if problem := _difference(expected, describe_node()):
-        raise InputError(f"{platform.node()}: {problem}")
+        raise InputError(f"node {platform.node()}: {problem}; {ADVICE}")
     return work(shared, *arguments)
 
 
@@ -142,7 +143,7 @@ def _check_nodes() -> list[str]:
         except ray.exceptions.RayError as error:
             problem = _gist(error)
         if problem:
-            raise InputError(f"node {name}: {problem}; install what requirements.txt names there, or take the node out")
+            raise InputError(f"node {name}: {problem}; {ADVICE}")
         there.append(name)
     return there
 
@@ -151,7 +152,7 @@ def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]])
     """Do `work(shared, *arguments)` for each task's arguments, in a `cluster`; yield each number and result as it is done.
 
     `shared` is sent once. A task whose process or node is lost is done again, RETRIES times at most; WorkError after that,
-    or if it raises.
+    or if it raises; InputError if a node that came late would not compute the same bytes.
     """
     import ray
 
@@ -168,7 +169,8 @@ def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]])
                 raise KeyboardInterrupt from None
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause
-                raise cause if isinstance(cause, WorkError) else WorkError(f"a training failed: {cause!r}") from error
+                told = isinstance(cause, (InputError, WorkError))
+                raise cause if told else WorkError(f"a training failed: {cause!r}") from error
             except ray.exceptions.RayError as error:
                 raise WorkError(f"a training was lost, with its process or node: {_gist(error)}; run again") from None
     finally:
