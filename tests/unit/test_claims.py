@@ -8,7 +8,7 @@ import pytest
 
 from project import ROOT
 from quartet.base import params
-from quartet.study import claims, design, findings, verdicts
+from quartet.study import claims, design, findings, verdicts, wording
 from quartet.study.claims import CLAIMS, FAILS, HOLDS, UNDECIDED
 from quartet.study.outcomes import Arm, Outcome, Outcomes
 from quartet.study.statistics import Contrast
@@ -61,7 +61,7 @@ def test_the_verdict_follows_the_plan(contrast, p, margin, verdict):
     assert claims.verdict(contrast, p, margin) == verdict
     claim = CLAIMS[0]._replace(margin=margin)
     judged = claims.Judged(claim, contrast, p, verdict, None)
-    said = verdicts.sentence(judged)
+    said = wording.sentence(judged)
     assert ("chance" in said) == (verdict == UNDECIDED and p >= claims.ALPHA)
     assert ("the other way round" in said) == (verdict == FAILS and contrast.high < 0)
 
@@ -188,7 +188,7 @@ def test_the_page_says_what_was_found(planted):
 
 def test_the_tables_hold_the_numbers_of_the_page(planted):
     tables = findings.find(planted).tables
-    assert [row["claim"] for row in tables["claims"]] == [claim.name for claim in CLAIMS]
+    assert [row["claim"] for row in tables["claims"]] == [*(claim.name for claim in CLAIMS), "scaling"]
     assert {row["measure"] for row in tables["arms"]} == set(findings.measures(planted.arm("ten")))
     (ten,) = [row for row in tables["arms"] if (row["arm"], row["measure"]) == ("ten", "test_accuracy")]
     assert (ten["n"], ten["mean"], ten["min"], ten["max"]) == (10, 90.25, 90.0, 90.5)

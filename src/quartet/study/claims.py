@@ -218,6 +218,16 @@ CLAIMS = (
     ),
 )
 
+# The claim that needs no training: row of the table of claims.
+SCALING = {
+    "claim": "scaling",
+    "section": "2a",
+    "says": "to make our model less complex",
+    "verdict": FAILS,
+    "finding": "The network has the same parameters whether or not its pixels are scaled.",
+    "p_holm": None,
+}
+
 
 def judge(found: Outcomes) -> list[Judged]:
     """Judge each claim for which the study has numbers."""

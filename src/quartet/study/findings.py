@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quartet.base.numerics import rounded
-from quartet.study import claims, design, statistics
+from quartet.study import claims, design, statistics, wording
 from quartet.study.claims import Judged
 from quartet.study.outcomes import Arm, Outcomes
 
@@ -33,13 +33,14 @@ class Findings:
 
     @property
     def claims(self) -> Rows:
-        """Return a row for each claim."""
-        return [
+        """Return a row for each claim: those that were judged, and the one that needs no training."""
+        rows = [
             {
                 "claim": judged.claim.name,
                 "section": judged.claim.section,
                 "says": judged.claim.says,
                 "verdict": judged.verdict,
+                "finding": wording.sentence(judged),
                 "difference": judged.claim.what,
                 "unit": judged.claim.unit,
                 "margin": judged.claim.margin,
@@ -50,6 +51,7 @@ class Findings:
             }
             for judged in self.judged
         ]
+        return [*rows, {**dict.fromkeys(rows[0] if rows else claims.SCALING), **claims.SCALING}]
 
     @property
     def tables(self) -> dict[str, Rows]:

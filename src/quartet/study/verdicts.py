@@ -11,12 +11,12 @@ from quartet.base import files, paths
 from quartet.data import splits
 from quartet.reporting import tables
 from quartet.study import claims, design, evidence, findings, statistics
-from quartet.study.claims import LOSS, POINTS, Judged
+from quartet.study.claims import LOSS, POINTS
 from quartet.study.findings import Findings, Rows
 from quartet.study.outcomes import Arm, Outcomes
+from quartet.study.wording import span
 
 LEFT = ("arm", "comparison", "difference", "model", "section", "the report says", "verdict", "what varies")
-DIGITS = {POINTS: 2, LOSS: 4, "epochs": 1, "": 2}  # after the point, by unit
 COUNTED = {claims.HOLDS: "hold", claims.FAILS: "do not hold", claims.UNDECIDED: "are undecided"}
 PLAN = "study-plan.md"
 
@@ -57,30 +57,6 @@ def table(rows: Rows) -> str:
     return tables.table(rows, LEFT)
 
 
-def span(row: Mapping[str, Any], unit: str, *, sign: str = "+") -> str:
-    """Write a mean and its interval, as `+0.13 [0.05, 0.21]`."""
-    digits = DIGITS[unit]
-    return f"{row['mean']:{sign}.{digits}f} [{row['low']:{sign}.{digits}f}, {row['high']:{sign}.{digits}f}]"
-
-
-def sentence(judged: Judged) -> str:
-    """Say what was found out about a claim."""
-    claim, contrast = judged.claim, judged.contrast
-    digits, unit = DIGITS[claim.unit], f" {claim.unit}" if claim.unit else ""
-    found = f"{claim.what[0].upper()}{claim.what[1:]} is {span(contrast._asdict(), claim.unit)}{unit}"
-    margin = f"{claim.margin:.{digits}f}{unit}"
-    if judged.verdict == claims.HOLDS:
-        return f"{found}{f', more than {margin}' if claim.margin else ''}."
-    if judged.verdict == claims.FAILS and contrast.high < 0:
-        return f"{found}: the other way round."
-    if judged.verdict == claims.FAILS:
-        return f"{found}: less than {margin} either way, which does not matter."
-    if judged.p < claims.ALPHA:
-        return f"{found}: there is a difference, and it may be less than {margin}."
-    enough = f" {contrast.needed:,} seeds would show one of {margin} in four of five studies." if claim.margin else ""
-    return f"{found}: that may be chance.{enough}"
-
-
 def _by_arm(results: Findings) -> dict[str, dict[str, Any]]:
     """Return the rows of each arm by measure."""
     by_arm: dict[str, dict[str, Any]] = {}
@@ -102,35 +78,28 @@ def _headline(results: Findings) -> list[str]:
             for arm, rows in _by_arm(results).items()
         ]
     )
-    verdicts = [judged.verdict for judged in results.judged] + [claims.FAILS]  # of scaling
+    verdicts = [row["verdict"] for row in results.claims]
     counts = ", ".join(f"{verdicts.count(word)} {words}" for word, words in COUNTED.items())
     return [
         summary,
         "Means over the seeds, after the last epoch; in brackets, 95% intervals of the mean.",
-        "\n".join(f"- {sentence(judged)}" for judged in results.judged if judged.claim.name in claims.FIRST),
+        "\n".join(f"- {row['finding']}" for row in results.claims if row["claim"] in claims.FIRST),
         f"Of {len(verdicts)} claims of the report, {counts}.",
     ]
 
 
 def _claims(results: Findings) -> str:
-    rows = [
-        {
-            "section": judged.claim.section,
-            "the report says": f"“{judged.claim.says}” ({judged.claim.name})",
-            "verdict": f"**{judged.verdict}**",
-            "p": f"{judged.p:#.2g}",
-        }
-        for judged in results.judged
-    ]
-    rows.append(
-        {
-            "section": "2a",
-            "the report says": "pixels are scaled “to make our model less complex” (scaling)",
-            "verdict": f"**{claims.FAILS}**",
-            "p": "–",
-        }
+    return table(
+        [
+            {
+                "section": row["section"],
+                "the report says": f"“{row['says']}” ({row['claim']})",
+                "verdict": f"**{row['verdict']}**",
+                "p": "–" if row["p_holm"] is None else f"{row['p_holm']:#.2g}",
+            }
+            for row in results.claims
+        ]
     )
-    return table(rows)
 
 
 def _arms(results: Findings) -> str:
@@ -225,8 +194,7 @@ def page(found: Outcomes, results: Findings, pictures: Sequence[str]) -> str:
         "p: exact sign-flip test over the seeds, adjusted by Holm's method for all claims. The rules for a verdict were"
         f" written down before the first training: [{PLAN}]({PLAN}).",
         "## In words",
-        "\n".join(f"- **{judged.claim.name}** {judged.verdict}. {sentence(judged)}" for judged in results.judged),
-        f"- **scaling** {claims.FAILS}. The network has the same parameters whatever the scale of its pixels.",
+        "\n".join(f"- **{row['claim']}** {row['verdict']}. {row['finding']}" for row in results.claims),
         "## The arms",
         _arms(results),
         _losses(results),
