@@ -36,7 +36,7 @@ setup: ## Make .venv with the pinned packages and this project (TORCH=default: P
 setup-all: ## The same with what single commands need besides (Ray for make study)
 	@$(PYTHON) environment.py study
 
-study: setup-all ## Train many seeds and judge the report's claims by them, on this machine or on the Ray cluster of RAY_ADDRESS (2 hours)
+study: setup-all ## Train many seeds and judge the report's claims by them, on this machine or on the Ray cluster of RAY_ADDRESS (hours)
 	@.venv/bin/python -m quartet prepare
 	@.venv/bin/dvc repro study/dvc.yaml
 

@@ -34,7 +34,9 @@ def claims() -> None:
 
     settings = params.load()
     study = design.load(settings)
-    found = outcomes.read(study, settings.class_groups(4))
+    idx.check()
+    _, test = idx.read_sets(paths.RAW)
+    found = outcomes.read(study, settings.class_groups(4), test[1])
     tracked = stage.note("claims", settings, PIPELINE)
     results = findings.find(found)
     pictures = verdicts.draw_all(found, results)

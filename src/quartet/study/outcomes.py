@@ -21,7 +21,7 @@ from quartet.study.design import Job, Study
 from quartet.study.trained import Trained
 from quartet.training.record import Epoch
 
-STAGE = "trainings"
+STAGE = "study/dvc.yaml:trainings"
 WRITTEN = (paths.STUDY_TRAININGS, paths.STUDY_EPOCHS, paths.STUDY_ANSWERS)
 LOSSES = ("train_loss", "val_loss")
 
@@ -133,7 +133,7 @@ def write(
         epochs += [{"training": number, **epoch._asdict()} for epoch in result.epochs]
     files.write_csv(paths.STUDY_TRAININGS, rows)
     files.write_csv(paths.STUDY_EPOCHS, epochs)
-    files.write_bytes(paths.STUDY_ANSWERS, save({"digits": digits, "predicted": np.array(answers)}))
+    files.write_bytes(paths.STUDY_ANSWERS, save({"predicted": np.array(answers)}))
     files.write_digests(paths.STUDY_DIGESTS, WRITTEN)
 
 
@@ -144,18 +144,19 @@ def _answers(job: Job, trained: Trained, digits: NDArray[np.uint8]) -> NDArray[n
     return np.full(len(digits), np.bincount(splits.merge(digits, job.groups)).argmax(), dtype=np.uint8)
 
 
-def read(study: Study, groups: Groups) -> Outcomes:
-    """Read what `write` has written; InputError if it is missing or damaged."""
+def read(study: Study, groups: Groups, digits: NDArray[np.uint8]) -> Outcomes:
+    """Read what `write` has written, answers to test images of these digits; InputError if it is missing or damaged."""
     files.check_digests(paths.STUDY_DIGESTS, WRITTEN, STAGE)
     epochs: dict[int, list[Epoch]] = {}
     for row in files.read_csv(paths.STUDY_EPOCHS):
         epoch = Epoch(int(row["epoch"]), *(float(row[key]) for key in Epoch._fields[1:]))
         epochs.setdefault(int(row["training"]), []).append(epoch)
     try:
-        arrays = load(paths.STUDY_ANSWERS.read_bytes())
-        digits, predicted = arrays["digits"], arrays["predicted"]
+        predicted = load(paths.STUDY_ANSWERS.read_bytes())["predicted"]
     except (SafetensorError, KeyError):
         raise InputError(f"{paths.STUDY_ANSWERS}: not what the study writes; {files.remake(STAGE)}") from None
+    if predicted.shape[1:] != digits.shape:
+        raise InputError(f"{paths.STUDY_ANSWERS}: not of the images in {paths.RAW}/; {files.remake(STAGE)}")
     found: dict[str, dict[str, list[Outcome]]] = {}
     kinds: dict[tuple[str, str], Groups] = {}
     rows = files.read_csv(paths.STUDY_TRAININGS)
