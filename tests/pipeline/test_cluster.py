@@ -31,7 +31,9 @@ engine.MEMORY = int(sys.argv[1])
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with engine.cluster() as nodes:
     import ray
-    print(len(nodes), ray.get_runtime_context().gcs_address, signal.getsignal(signal.SIGTERM).name)
+    from ray._common.usage import usage_lib
+    reports = usage_lib.usage_stats_enabled()
+    print(len(nodes), ray.get_runtime_context().gcs_address, signal.getsignal(signal.SIGTERM).name, reports)
 """
 
 
@@ -131,8 +133,9 @@ def test_a_node_that_is_lost_changes_no_byte(project, cluster):
 def test_without_an_address_the_cluster_is_left_alone(project, cluster):
     done = enter(project)
     assert done.returncode == 0, done.stdout
-    nodes, address, handler = done.stdout.split()
+    nodes, address, handler, reports = done.stdout.split()
     assert (nodes, handler) == ("1", "SIG_IGN")  # Ray would have replaced the handler
+    assert reports == "False"  # to its makers
     assert address != cluster.address
 
 
