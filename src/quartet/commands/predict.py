@@ -1,0 +1,117 @@
+"""`quartet predict`: read the digit in each of a user's own pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quartet.base import errors, files, params, process
+from quartet.base.errors import InputError
+from quartet.data import idx, photo, splits
+
+if TYPE_CHECKING:
+    from quartet.evaluation.recognition import Model
+
+IDX = bytes([0, 0, idx.UNSIGNED_BYTE])  # how an IDX file of bytes begins
+
+Named = tuple[str, NDArray[np.uint8]]
+
+
+def images(file: Path) -> Iterator[Named]:
+    """Yield each image uint8 [28, 28] of a file, with its name.
+
+    The images of an IDX file are taken as they are if they have this size, and treated as pictures if not. InputError names
+    what cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            beginning = opened.read(len(IDX))
+    except OSError:
+        beginning = b""  # photo.read says what is wrong
+    if beginning != IDX:
+        yield str(file), photo.normalise(photo.read(file), str(file))
+        return
+    for number, picture in enumerate(idx.read(file, 3)):
+        name = f"{file}#{number}"
+        yield name, picture if picture.shape == (idx.SIDE, idx.SIDE) else photo.normalise(picture, name)
+
+
+def readable(names: Sequence[str]) -> tuple[list[Named], list[InputError]]:
+    """Return the images of the files that can be read, and what is wrong with the others."""
+    found: list[Named] = []
+    wrong: list[InputError] = []
+    for name in names:
+        try:
+            found.extend(images(Path(name)))
+        except InputError as error:
+            wrong.append(error)
+    return found, wrong
+
+
+def line(answer: dict[str, Any]) -> str:
+    """Write an answer for people."""
+    second = answer["runner_up"]
+    others = ", ".join(f"{name} {said['class']}" for name, said in answer["variants"].items())
+    return (
+        f"{answer['file']}: {answer['digit']}  (score {answer['score']:.2f}; next {second['digit']} with"
+        f" {second['score']:.2f}; {others})"
+    )
+
+
+def save(folder: Path, found: Sequence[Named]) -> None:
+    """Write what the models saw as PNG, below the folder, by the names of the files."""
+    import io
+
+    from PIL import Image
+
+    for name, image in found:
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, "PNG")
+        files.write_bytes(folder / f"{Path(name).name}.png", content.getvalue())
+
+
+def chosen_model(models: dict[str, Model], asked: str | None) -> str:
+    """Return the model that names the digit; InputError if there is none of that name with ten classes."""
+    from quartet.evaluation import recognition
+
+    if asked is None:
+        return recognition.best(models)
+    ten = [name for name, model in models.items() if len(model.training.groups) == 10]
+    if asked not in ten:
+        raise InputError(f"--model: expected a training of ten classes ({', '.join(ten)}), found '{asked}'")
+    return asked
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the digit that each picture shows, one line a picture: PNG, JPEG or an IDX file, a digit in each picture."""
+    parser = process.Parser(prog="quartet predict", description=main.__doc__)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG or an IDX file of images")
+    parser.add_argument("--model", metavar="NAME", help="the training that names the digit (default: best on validation)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each picture, a line each")
+    parser.add_argument("--save", metavar="DIR", type=Path, help="keep the images of 28x28 pixels that the models saw")
+    options = parser.parse_args(arguments)
+    found, wrong = readable(options.files)
+    if len(options.files) == 1 and wrong:
+        raise wrong[0]
+    from quartet.evaluation import recognition
+
+    models = recognition.load(params.load().trainings)
+    chosen = chosen_model(models, options.model)
+    if options.save:
+        save(options.save, found)
+    if found and not options.json:
+        data = splits.TITLES[models[chosen].training.data]
+        print(f"predict: the digit is what {chosen} says, trained on {data}")
+    stack = np.stack([image for _, image in found]) if found else np.empty((0, idx.SIDE, idx.SIDE), np.uint8)
+    for (name, _), answer in zip(found, recognition.answers(models, chosen, stack), strict=True):
+        described = {"file": name, **answer}
+        errors.tell(json.dumps(described) if options.json else line(described))
+    for error in wrong:
+        errors.say(f"error: {error}")
+    if wrong:
+        raise InputError(f"{len(wrong)} of {len(options.files)} files were not read")

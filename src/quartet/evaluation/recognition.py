@@ -1,0 +1,73 @@
+"""Read digits with the trained models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from quartet.base import paths
+from quartet.base.errors import InputError
+from quartet.base.numerics import rounded
+from quartet.data import splits
+from quartet.model import inference, weights
+from quartet.training import record
+from quartet.training.record import TrainingRecord
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network in evaluation mode, what it is, and its validation accuracy after the last epoch, 0 to 1."""
+
+    training: TrainingRecord
+    network: nn.Sequential
+    val_accuracy: float
+
+
+def load(names: Sequence[str]) -> dict[str, Model]:
+    """Load trainings from stages/train/, by name; InputError if one is missing or damaged."""
+    found = {}
+    for name in names:
+        training = record.read(name)
+        network = weights.load(paths.model(name), training.description)
+        found[name] = Model(training, network, record.read_history(name)[-1].val_accuracy)
+    return found
+
+
+def best(models: Mapping[str, Model]) -> str:
+    """Return the model of ten classes that is best on the validation images, the first of equals."""
+    ten = [name for name, model in models.items() if len(model.training.groups) == 10]
+    if not ten:
+        raise InputError(f"models: expected one of ten classes, found {', '.join(models) or 'none'}")
+    return max(ten, key=lambda name: models[name].val_accuracy)
+
+
+def scores(model: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Compute the scores float32 [n, classes] of images uint8 [n, 28, 28]: the sigmoid that the report has at prediction."""
+    return torch.sigmoid(inference.predict(model.network, torch.from_numpy(images))).numpy()
+
+
+def answers(models: Mapping[str, Model], chosen: str, images: NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
+    """Yield what the models say about each image: the digit by the chosen one of ten classes, and each one's class."""
+    by_model = {name: scores(model, images) for name, model in models.items()}
+    names = {name: splits.class_names(model.training.groups) for name, model in models.items()}
+    for number in range(len(images)):
+        first, second = np.argsort(-by_model[chosen][number], kind="stable")[:2]
+        yield {
+            "digit": int(first),
+            "score": _score(by_model[chosen][number][first]),
+            "runner_up": {"digit": int(second), "score": _score(by_model[chosen][number][second])},
+            "variants": {
+                name: {"class": names[name][of_model[number].argmax()], "score": _score(of_model[number].max())}
+                for name, of_model in by_model.items()
+            },
+        }
+
+
+def _score(value: np.float32) -> float:
+    return rounded(float(value))
