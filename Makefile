@@ -76,7 +76,9 @@ ui: setup ## Serve MLflow's pages on the store that the pipeline writes to, and 
 sync: setup ## Make MLflow agree with the models that DVC has
 	@.venv/bin/python -m quartet sync
 
-docs: all ## Run the pipeline and publish its results in docs/ and README.md (MNIST only)
+docs: setup ## Run the pipeline; publish its results in docs/, and a study's there and in README.md (MNIST only)
+	@.venv/bin/python -m quartet publish --study # stage page shows the verdicts that are published
+	@$(MAKE) --no-print-directory all
 	@.venv/bin/python -m quartet publish
 
 portability: setup ## Compare the bytes of a short run here and under emulated processors (needs qemu-user; 6 minutes)

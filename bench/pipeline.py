@@ -82,7 +82,7 @@ def main() -> None:
         pure = sum(spans) / CORES
         # Evaluated again, MLflow's part included.
         (project / "mlflow.db").unlink()
-        stages = ("fetch", "preprocess", "evaluate", "plot")
+        stages = ("fetch", "preprocess", "evaluate", "plot", "page")
         peaks = {stage: peak_megabytes(stage, project, variables) for stage in stages}
         sample = Path(folder, "sample")
         clone(sample)

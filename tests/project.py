@@ -20,7 +20,7 @@ PARAMS = ROOT / "tests/params.yaml"  # what is shipped, whatever the user has ma
 VARIANTS = ["ten", "ten-bn", "four", "four-bn"]
 TRAININGS = [*VARIANTS, "trial"]
 EPOCHS = 3  # enough to be right about most digits of the sample
-STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot"]
+STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot", "page"]
 
 
 class Project:

@@ -95,7 +95,7 @@ def reset(root: Path) -> None:
         (root / name).unlink(missing_ok=True)
     for name in (".dvc/cache", ".dvc/tmp", ".checkpoints", "data/raw", "data/split", "mlruns/1"):
         shutil.rmtree(root / name, ignore_errors=True)
-    for folder in ("train", "evaluate", "plot"):
+    for folder in ("train", "evaluate", "plot", "page"):
         shutil.rmtree(root / "stages" / folder, ignore_errors=True)
 
 

@@ -268,7 +268,7 @@ def test_make_tells_each_problem_once_whatever_the_variants(project, old, new, p
     assert make(project, edited(project, old, new)) == f"quartet: error: params.yaml: {problem}"
 
 
-@pytest.mark.parametrize("stage", ["fetch", "preprocess", "train ten", "train trial", "evaluate", "plot"])
+@pytest.mark.parametrize("stage", ["fetch", "preprocess", "train ten", "train trial", "evaluate", "plot", "page"])
 def test_a_stages_script_stops_at_a_bad_value(project, stage):
     """With status 2, in one line, and touches nothing."""
     with bad(project, edited(project, "lr: 0.01", "lr: -1")):

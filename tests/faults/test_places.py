@@ -82,7 +82,7 @@ def outs(project) -> dict[str, str]:
 
 def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
     """What a user has put beside the outputs is neither deleted nor taken for one."""
-    places = ("data/raw", "data/split", "stages/train/four", "stages/evaluate", "stages/plot")
+    places = ("data/raw", "data/split", "stages/train/four", "stages/evaluate", "stages/plot", "stages/page")
     own = [finished.root / place / "notes.txt" for place in places]
     for path in own:
         path.write_text("mine", encoding="utf-8")
@@ -92,7 +92,7 @@ def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):
     without_display = {"DISPLAY": ":99", "MPLBACKEND": "TkAgg"}
     before = outs(finished)
     with small_disk(home, "4k", "ro"):
-        for stage in ("fetch", "preprocess", "train@four", "evaluate", "plot"):
+        for stage in ("fetch", "preprocess", "train@four", "evaluate", "plot", "page"):
             done = finished.run(
                 *("dvc", "repro", "--force", "--single-item", stage), **without_utf8, **without_home, **without_display
             )
@@ -117,7 +117,7 @@ def test_the_pipeline_runs_in_a_path_with_special_characters(finished, tmp_path)
         del content["stages"][stage]
     (odd.root / "dvc.lock").write_text(yaml.safe_dump(content), encoding="utf-8")
     done += [odd.run("make", "CORES=2")]
-    assert ran(done[1].stdout) == ["fetch", "train@ten", "evaluate", "plot"]  # all else comes from DVC's cache
+    assert ran(done[1].stdout) == ["fetch", "train@ten", "evaluate", "plot", "page"]  # all else comes from DVC's cache
     assert [line for command in done for line in command.stdout.splitlines() if "quartet: " in line] == []
     after, expected = (yaml.safe_load(lock(project))["stages"] for project in (odd, finished))
     for stage in ("fetch", "preprocess", "train@ten", "trial"):

@@ -42,8 +42,8 @@ def test_every_output_is_cached_by_dvc(finished) -> None:
     stages = yaml.safe_load(lock(finished))["stages"]
     cache = finished.root / ".dvc/cache/files/md5"
     digests = [out["md5"] for stage in stages.values() for out in stage["outs"]]
-    # Five files of the data, four of the splits, four of each training, six of the evaluation, the figures and the table.
-    assert len(digests) == 5 + 4 + 5 * 4 + 6 + 2
+    # Five files of the data, four of the splits, four of each training, six of the evaluation, figures, table and page.
+    assert len(digests) == 5 + 4 + 5 * 4 + 6 + 3
     assert all((cache / digest[:2] / digest[2:]).is_file() for digest in digests)
 
 
@@ -118,7 +118,7 @@ def test_touching_what_trains_nothing_trains_nothing(experiment, what) -> None:
         would_run = ran(experiment.run("dvc", "repro", "--dry").stdout)
     finally:
         experiment.run("git", "checkout", "-q", "src")
-    assert set(would_run) <= {"fetch", "evaluate", "plot"}
+    assert set(would_run) <= {"fetch", "evaluate", "plot", "page"}
     assert would_run
 
 

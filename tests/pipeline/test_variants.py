@@ -77,7 +77,7 @@ def size(project, figure: str) -> tuple[int, int]:
 
 
 def test_a_fifth_variant_is_in_all_that_follows(five):
-    assert ran(five.output) == [f"train@{FIFTH}", "evaluate", "plot"]
+    assert ran(five.output) == [f"train@{FIFTH}", "evaluate", "plot", "page"]
     for places in named(five, FIFTH, "four-bn").values():
         assert set(places.values()) == {True}
     # Three panels of ten classes, two of four: one row of panels more, between a half and the whole of a figure high.
@@ -92,7 +92,7 @@ def test_a_removed_variant_is_gone_and_nothing_is_trained_again(five):
     gone = ("four", "four-bn", "ten-bn")
     set_variants(five, lambda variants: [variants.pop(name) for name in gone])
     output = five.run("dvc", "repro").stdout
-    assert ran(output) == ["evaluate", "plot"]
+    assert ran(output) == ["evaluate", "plot", "page"]
     assert (five.root / "stages/train/four-bn/summary.json").exists()  # its leftovers are not results
     after = named(five, *gone, FIFTH)
     assert set(after.pop(FIFTH).values()) == {True}

@@ -45,7 +45,7 @@ def test_every_output_belongs_to_one_part(project):
 
 def test_the_parts_follow_the_stages_and_the_given_trainings():
     parts = list(outputs.parts(("mine", "mine-too")))
-    assert [name for name, _ in parts] == ["data", "mine", "mine-too", "evaluation", "figures and tables"]
+    assert [name for name, _ in parts] == ["data", "mine", "mine-too", "evaluation", "figures and tables", "page"]
     assert [name for name, beginnings in parts if "stages/train/mine/a".startswith(beginnings)] == ["mine"]
 
 

@@ -73,6 +73,7 @@ def test_every_output_of_every_training_is_compared(workspace):
         "stages/plot/figures/loss-ten.png",
         "stages/plot/figures/confusion-trial.png",
         "stages/plot/results.md",
+        "stages/page/index.html",
         "augmented/stages/train/trial/model.safetensors",
     } <= set(found)
     assert {known for known, _ in found.values()} == {"same"}

@@ -75,6 +75,7 @@ def project(workspace):
     lock = f"stages: {{plot: {{outs: {outs}}}, train@gone: {{outs: [{{path: stages/train/gone/history.csv}}]}}}}"
     (workspace / "dvc.lock").write_text(lock, encoding="utf-8")
     files.write_bytes(paths.RESULTS, RESULTS.encode())
+    files.write_bytes(paths.PAGE, b"a page")
     for name in ("b.png", "a.png"):
         files.write_bytes(paths.FIGURES / name, name.encode())
     publish.DOCS.mkdir()
@@ -108,11 +109,12 @@ def test_the_results_are_published_with_every_figure(project):
     ]
     made_on = f"Made by `make docs` on {publish.machine()}."
     assert page.endswith(f"{made_on}\n")
+    assert (publish.DOCS / "index.html").read_bytes() == b"a page"
 
 
 def test_the_study_is_published_with_its_numbers(study):
     (publish.DOCS / "study-gone.png").write_bytes(b"of an earlier study")
-    publish.main([])
+    publish.main(["--study"])
     page = (publish.DOCS / "study.md").read_text(encoding="utf-8")
     assert page.startswith(STUDY.replace("figures/", "study-"))
     figures = {name: (publish.DOCS / name).read_text(encoding="utf-8") for name in re.findall(r"!\[.*\]\((.*)\)", page)}
@@ -139,7 +141,7 @@ def test_the_study_is_published_with_its_numbers(study):
 )
 def test_without_a_study_on_mnist_its_page_stays(study, capsys, spoil, reason):
     spoil()
-    publish.main([])
+    publish.main(["--study"])
     assert f"docs: {reason}: docs/study.md and README.md stay as they are" in capsys.readouterr().out
     assert not list(publish.DOCS.glob("study*"))
     assert "in short" not in publish.README.read_text(encoding="utf-8")
@@ -152,7 +154,7 @@ def test_a_figure_that_is_gone_is_removed_and_no_other(project):
     files.write_bytes(publish.DOCS / "by-hand.png", b"a user's")
     publish.main([])
     left = sorted(path.name for path in publish.DOCS.iterdir())
-    assert left == ["b.png", "by-hand.png", "published.json", "results.md"]
+    assert left == ["b.png", "by-hand.png", "index.html", "published.json", "results.md"]
     assert "a.png" not in (publish.DOCS / "results.md").read_text(encoding="utf-8")
 
 
@@ -206,5 +208,6 @@ def test_the_documents_are_made_of_the_published_outputs():
     for name in pictures:
         assert files.sha256(ROOT / "docs" / name) == published[f"stages/plot/figures/{name}"]
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert files.sha256(ROOT / "docs/index.html") == published["stages/page/index.html"]
     results = page.rpartition("\nMade by ")[0].replace("](", "](figures/")
     assert hashlib.sha256(results.encode()).hexdigest() == published["stages/plot/results.md"]

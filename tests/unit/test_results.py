@@ -61,7 +61,7 @@ def test_the_headline_comes_last_and_then_what_to_do(project, capsys):
     lines = printed(capsys)
     assert [line for line in lines if line.startswith("#")] == ["## Two", "## One", "# Results on MNIST"]
     assert lines[lines.index("Next:") - 2] == "| a |"
-    assert lines[lines.index("Next:") + 1 :: 2][:2] == ["  make ui", "  . .venv/bin/activate"]
+    assert lines[lines.index("Next:") + 1 :: 2][:2] == ["  stages/page/index.html", "  make ui"]
     assert not any("git switch" in line or "QUARTET_MNIST" in line for line in lines)
 
 

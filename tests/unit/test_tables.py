@@ -52,7 +52,7 @@ def test_a_table_is_markdown_aligned_with_its_figures_unchanged():
 
 
 def test_every_training_is_measured(everything):
-    rows = cells(tables.measured(everything))
+    rows = tables.measured(everything)
     assert [row["model"] for row in rows] == list(everything)
     measured = {
         "train / val loss": "0.0724 / 0.0631",
@@ -74,7 +74,7 @@ PAIRED = [
 
 
 def test_what_changes_is_counted_image_by_image(everything):
-    rows = cells(tables.paired(everything, GROUPS))
+    rows = tables.paired(everything, GROUPS)
     assert [row["what changes"] for row in rows] == PAIRED
     found = [(row["test acc. %"], row["won/lost"], row["p"]) for row in rows]
     # ten is right on 5 of 8 and, merged, on 7; ten-bn on 7 and, merged, on 7; four and four-bn on 7.
@@ -91,12 +91,12 @@ def test_what_changes_is_counted_image_by_image(everything):
 
 def test_models_that_agree_differ_by_nothing(everything):
     same = {**everything, "ten-bn": answered("ten-bn", TEN, bn=True)}
-    row = cells(tables.paired(same, GROUPS))[0]
+    row = tables.paired(same, GROUPS)[0]
     assert (row["won/lost"], row["p"]) == ("0/0", "1.0")
 
 
 def test_a_difference_is_ours_less_the_reports(everything):
-    rows = cells(tables.beside_report(everything, comparable=True))
+    rows = tables.beside_report(everything, comparable=True)
     assert [row["model"] for row in rows] == [name for name in everything if name != TRIAL for _ in range(6)]
     ten = {row["measure"]: (row["ours"], row["report"], row["difference"]) for row in rows[:6]}
     assert ten == {
@@ -112,7 +112,7 @@ def test_a_difference_is_ours_less_the_reports(everything):
 
 
 def test_the_samples_figures_are_not_subtracted_from_the_reports(everything):
-    rows = cells(tables.beside_report(everything, comparable=False))
+    rows = tables.beside_report(everything, comparable=False)
     assert "MNIST report" in rows[0]
     assert "report" not in rows[0]
     # The number of parameters does not depend on the data.
@@ -130,12 +130,12 @@ def test_the_page_names_its_data_and_says_whether_it_compares(everything):
     assert sample.startswith("# Results on a sample\n")
     assert "**The report's numbers are for MNIST, these for a sample: they do not compare.**" in sample.replace("\n", " ")
     for page in (mnist, sample):
-        assert tables.measured(everything) in page
-        assert tables.paired(everything, GROUPS) in page
+        assert tables.table(tables.measured(everything)) in page
+        assert tables.table(tables.paired(everything, GROUPS)) in page
 
 
 def test_the_layers_of_each_model_add_up_to_its_parameters(everything):
-    rows = cells(tables.layers(everything))
+    rows = tables.layers(everything)
     assert list(rows[0]) == ["layer", "output", "ten, trial", "ten-bn", "four", "four-bn"]
     *layers, total = rows
     for title, model in zip(list(rows[0])[2:], everything.values(), strict=False):
@@ -163,14 +163,14 @@ def test_the_layers_of_each_model_add_up_to_its_parameters(everything):
 def test_the_most_confused_classes_come_first():
     digits = [8] * 10 + [4, 9]
     model = result(described("ten", settings()), digits, [2, 2, 9, 9, 9, 0, 8, 8, 8, 8, 9, 9])
-    rows = [tuple(row.values()) for row in cells(tables.confused({"ten": model}))]
+    rows = [tuple(row.values()) for row in tables.confused({"ten": model})]
     # Of equals, the first in the order of the classes: 4 → 9 and 8 → 0 are one image each.
     assert rows == [("ten", "8 → 9", "3", "30.00"), ("ten", "8 → 2", "2", "20.00"), ("ten", "4 → 9", "1", "100.00")]
     four = result(described("four", settings(classes=4)), [0, 6, 1, 7], [2, 0, 1, 1])
-    rows = [tuple(row.values()) for row in cells(tables.confused({"ten": model, "four": four}))]
+    rows = [tuple(row.values()) for row in tables.confused({"ten": model, "four": four})]
     assert rows[3:] == [("four", "0·6 → 2·3·5·8", "1", "50.00")]
     right = result(described("four", settings(classes=4)), [0, 6], [0, 0])
-    assert tables.confused({"four": right}) == "No image is misclassified."
+    assert tables.confused({"four": right}) == []
 
 
 def test_seeds_are_told_apart_where_they_differ(everything):
@@ -189,12 +189,12 @@ def add(everything, name, predicted, **changes):
     return {**variants, name: answered(name, predicted, **changes), TRIAL: everything[TRIAL]}
 
 
-def models(table):
-    return list(dict.fromkeys(row["model"] for row in cells(table)))
+def models(rows):
+    return list(dict.fromkeys(row["model"] for row in rows))
 
 
 def questions(everything):
-    return [row["what changes"] for row in cells(tables.paired(everything, GROUPS))]
+    return [row["what changes"] for row in tables.paired(everything, GROUPS)]
 
 
 @pytest.mark.parametrize("bn", [False, True], ids=["without bn", "with bn"])
@@ -204,7 +204,7 @@ def test_a_fifth_variant_of_ten_classes_is_in_every_table(everything, bn):
     assert models(tables.measured(more)) == ["ten", "ten-bn", "four", "four-bn", "fast", "trial"]
     assert models(tables.beside_report(more, comparable=True)) == ["ten", "ten-bn", "four", "four-bn", "fast"]
     assert questions(more) == [*PAIRED[:2], f"{CHANGED}: {other} → fast", *PAIRED[2:]]
-    row = cells(tables.paired(more, GROUPS))[2]
+    row = tables.paired(more, GROUPS)[2]
     assert row["test acc. %"] == f"{'87.50' if bn else '62.50'} → 87.50"
     assert (row["won/lost"], row["p"]) == (("1/1", "1.0") if bn else ("2/0", "0.50"))
 
@@ -222,7 +222,7 @@ def test_a_fifth_variant_of_four_classes_is_in_every_table(everything, bn):
         f"training by group, {CHANGED}: ten{suffix}* → fast",
         PAIRED[5],
     ]
-    rows = cells(tables.paired(more, GROUPS))
+    rows = tables.paired(more, GROUPS)
     # four and four-bn are right on 7, as ten and ten-bn are once merged; the fifth is right on all 8.
     for row in (rows[2], rows[6]):
         assert row["test acc. %"] == "87.50 → 100.00"
@@ -230,7 +230,7 @@ def test_a_fifth_variant_of_four_classes_is_in_every_table(everything, bn):
 
 
 def test_a_variant_that_the_report_does_not_have_stands_alone(everything):
-    rows = cells(tables.beside_report(add(everything, "fast", OF_TEN, lr=0.01), comparable=True))
+    rows = tables.beside_report(add(everything, "fast", OF_TEN, lr=0.01), comparable=True)
     fast = [row for row in rows if row["model"] == "fast"]
     assert {(row["report"], row["difference"]) for row in fast} == {("–", "–")}
     assert [row["ours"] for row in fast] == ["4,470", "0.0724", "0.0631", "90.00", "98.00", "50.00"]
@@ -295,7 +295,8 @@ def test_a_page_of_only_one_variant_compares_it_with_the_trial(everything, name)
     if name.startswith("ten"):
         assert questions(alone) == [f"the trial's settings: {name} → trial"]
     else:
-        assert tables.paired(alone, GROUPS) == "There are no two trainings to compare."
+        assert tables.paired(alone, GROUPS) == []
+        assert "There are no two trainings to compare." in page_of(alone)
         assert "\n\nThere are no two trainings to compare.\n\n" in page
     assert f"The report's models: `{name}`." in page
     assert models(tables.measured(alone)) == [name, "trial"]

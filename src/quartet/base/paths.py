@@ -35,6 +35,7 @@ FINDINGS = STUDY / "findings.json"
 CHECKPOINTS = Path(".checkpoints")
 FIGURES = PLOT / "figures"
 RESULTS = PLOT / "results.md"
+PAGE = Path("stages/page/index.html")
 
 
 def split(name: str) -> Path:

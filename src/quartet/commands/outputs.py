@@ -18,7 +18,7 @@ from quartet.base.errors import InputError
 
 FILE = Path("docs/published.json")
 # In the order of the stages, so that the first difference is the one to investigate.
-FOLDERS = (paths.RAW, paths.SPLIT, paths.TRAIN, paths.EVALUATE, paths.PLOT)
+FOLDERS = (paths.RAW, paths.SPLIT, paths.TRAIN, paths.EVALUATE, paths.PLOT, paths.PAGE.parent)
 # Only these have the digest of the code, which changes with every comment.
 EXCEPTED = "provenance.json"
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "safetensors", "idx2numpy", "dvc", "mlflow")
@@ -141,3 +141,4 @@ def parts(trainings: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield name, (f"{paths.TRAIN.as_posix()}/{name}/",)
     yield "evaluation", (f"{paths.EVALUATE.as_posix()}/",)
     yield "figures and tables", (f"{paths.PLOT.as_posix()}/",)
+    yield "page", (f"{paths.PAGE.parent.as_posix()}/",)

@@ -54,9 +54,9 @@ def run(trainings: Sequence[str], *, draw: bool) -> None:
     """Do what the stages from preprocess on do in the working directory, in one process and without MLflow."""
     import torch
 
-    from quartet.evaluation import metrics, predictions
+    from quartet.evaluation import metrics, predictions, recognition
     from quartet.model import inference, network, weights
-    from quartet.reporting import gallery, tables
+    from quartet.reporting import gallery, html, tables
     from quartet.training import determinism, loop, record
 
     settings = params.load()
@@ -80,6 +80,8 @@ def run(trainings: Sequence[str], *, draw: bool) -> None:
             files.write_bytes(paths.FIGURES / name, picture)
         page = tables.page(results, title, settings.groups, list(pictures), comparable=False)
         files.write_bytes(paths.RESULTS, page.encode())
+        content = html.page(results, recognition.load(trainings), test.images, settings.groups, [])
+        files.write_bytes(paths.PAGE, content)
 
 
 class ShortRuns:

@@ -81,7 +81,7 @@ def chosen_model(models: dict[str, Model], asked: str | None) -> str:
 
     if asked is None:
         return recognition.best(models)
-    ten = [name for name, model in models.items() if len(model.training.groups) == 10]
+    ten = recognition.of_ten_classes(models)
     if asked not in ten:
         raise InputError(f"--model: expected a training of ten classes ({', '.join(ten)}), found '{asked}'")
     return asked

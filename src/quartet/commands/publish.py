@@ -75,11 +75,10 @@ def publish_study() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the results of the pipeline and of the study on MNIST into docs/ and README.md, and the hashes of all outputs.
-
-    Without a study on MNIST, its pages are left as they are.
-    """
-    process.Parser(prog="quartet publish", description=main.__doc__).parse_args(arguments)
+    """Write the results of the pipeline on MNIST into docs/, or those of the study, and the hashes of all outputs."""
+    parser = process.Parser(prog="quartet publish", description=main.__doc__)
+    parser.add_argument("--study", action="store_true", help="publish the study alone; stage page then shows its verdicts")
+    options = parser.parse_args(arguments)
     if departure := numerics.departure():
         raise InputError(
             f"{departure}: others could not make these bytes; publish from an x86-64 processor with AVX2 and FMA"
@@ -88,6 +87,18 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(
             "Python: expected 3.11 or newer, whose matplotlib draws the published bytes; make PYTHON=python3.11"
         )
+    if not options.study:
+        publish_results()
+        print(f"docs: {DOCS}/results.md, its figures, {DOCS}/{paths.PAGE.name} and {outputs.FILE}")
+    elif reason := why_not_the_study():
+        errors.tell(f"docs: {reason}: {DOCS}/{STUDY}.md and {README} stay as they are")
+    else:
+        publish_study()
+        print(f"docs: {DOCS}/{STUDY}.md, its figures, {DOCS}/{STUDY}.json and {README}")
+
+
+def publish_results() -> None:
+    """Write the pipeline's tables, figures and page into docs/, and record the hashes of all outputs."""
     source = files.read_record(paths.SOURCE, "fetch")["data"]
     if source != "mnist":
         raise InputError(
@@ -107,13 +118,8 @@ def main(arguments: Sequence[str]) -> None:
     publish_figures(pictures)
     page = results.replace(f"]({paths.FIGURES.name}/", "](")
     files.write_bytes(DOCS / "results.md", f"{page}\n{made_on}\n".encode())
+    files.write_bytes(DOCS / paths.PAGE.name, paths.PAGE.read_bytes())
     published = outputs.figures(outputs.read()) if outputs.FILE.exists() else set()
     for name in published - {picture.name for picture in pictures}:
         (DOCS / name).unlink(missing_ok=True)  # of variants that were removed
     outputs.write(outputs.hashes(places=outputs.locked()))
-    print(f"docs: {DOCS}/results.md, its figures, and {outputs.FILE}")
-    if reason := why_not_the_study():
-        errors.tell(f"docs: {reason}: {DOCS}/{STUDY}.md and {README} stay as they are")
-        return
-    publish_study()
-    print(f"docs: {DOCS}/{STUDY}.md, its figures, {DOCS}/{STUDY}.json and {README}")

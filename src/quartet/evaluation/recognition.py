@@ -39,9 +39,14 @@ def load(names: Sequence[str]) -> dict[str, Model]:
     return found
 
 
+def of_ten_classes(models: Mapping[str, Model]) -> list[str]:
+    """Return the names of the models that tell all digits apart."""
+    return [name for name, model in models.items() if len(model.training.groups) == 10]
+
+
 def best(models: Mapping[str, Model]) -> str:
     """Return the model of ten classes that is best on the validation images, the first of equals."""
-    ten = [name for name, model in models.items() if len(model.training.groups) == 10]
+    ten = of_ten_classes(models)
     if not ten:
         raise InputError(f"models: expected one of ten classes, found {', '.join(models) or 'none'}")
     return max(ten, key=lambda name: models[name].val_accuracy)

@@ -20,6 +20,8 @@ from quartet.reporting.headings import BESIDE_REPORT, DETAILS
 LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
 MOST = 3  # confused pairs of classes that the table lists for each model
 
+Rows = list[dict[str, str]]  # of one table: its cells by the heading of their column
+
 
 def table(rows: Sequence[Mapping[str, str]], left: Sequence[str] = LEFT) -> str:
     """Write rows of equal keys as an aligned Markdown table; the columns `left` to the left, numbers to the right."""
@@ -27,7 +29,7 @@ def table(rows: Sequence[Mapping[str, str]], left: Sequence[str] = LEFT) -> str:
     return tabulate([dict(row) for row in rows], headers="keys", tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
-def measured(results: Mapping[str, Result]) -> str:
+def measured(results: Mapping[str, Result]) -> Rows:
     """Make a row for each training: its losses and accuracies after its last epoch."""
     rows = []
     for name, result in results.items():
@@ -41,10 +43,10 @@ def measured(results: Mapping[str, Result]) -> str:
                 "test acc. % [95%]": f"{100 * result.metrics['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
             }
         )
-    return table(rows)
+    return rows
 
 
-def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
+def beside_report(results: Mapping[str, Result], comparable: bool) -> Rows:
     """Make a row for each number of a variant: ours, the report's, and the difference."""
     rows = []
     for name in comparison.variants(results):
@@ -69,10 +71,10 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> str:
                     "difference": "–" if report is None or not same_data else f"{ours - report:+{form}}",
                 }
             )
-    return table(rows)
+    return rows
 
 
-def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> str:
+def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> Rows:
     """Compare what variants, merged classes and the trial change, image by image on the one test set.
 
     No p-value is given if the answers are the same and merging them can only gain.
@@ -105,10 +107,10 @@ def paired(results: Mapping[str, Result], groups: Sequence[Sequence[int]]) -> st
                 "p": f"{change.p:#.2g}" if tested else "–",
             }
         )
-    return table(rows) if rows else "There are no two trainings to compare."
+    return rows
 
 
-def layers(results: Mapping[str, Result]) -> str:
+def layers(results: Mapping[str, Result]) -> Rows:
     """Make a row for each layer: its output for one image, and its trainable + non-trainable values in each model.
 
     Models of the same layers share a column.
@@ -127,7 +129,7 @@ def layers(results: Mapping[str, Result]) -> str:
         title: _count({key: sum(layer[key] for layer in model.values()) for key in ("trainable", "non_trainable")})
         for title, model in columns.items()
     }
-    return table([*rows, {"layer": "all", "output": "", **totals}])
+    return [*rows, {"layer": "all", "output": "", **totals}]
 
 
 def _shape(sizes: Sequence[int]) -> str:
@@ -140,7 +142,7 @@ def _count(layer: Mapping[str, int]) -> str:
     return f"{layer['trainable']:,}" + (f" + {extra:,}" if extra else "")
 
 
-def confused(results: Mapping[str, Result]) -> str:
+def confused(results: Mapping[str, Result]) -> Rows:
     """Make a row for each of the pairs of classes that a model confuses most, MOST of each model."""
     rows = []
     for name, result in results.items():
@@ -155,7 +157,7 @@ def confused(results: Mapping[str, Result]) -> str:
                     "of the true class %": f"{100 * count / matrix[true].sum():.2f}",
                 }
             )
-    return table(rows) if rows else "No image is misclassified."
+    return rows
 
 
 def _changes(pair: Pair) -> list[str]:
@@ -183,12 +185,12 @@ def page(
     lines = [
         f"# Results on {data_title}",
         f"Data: **{data_title}**, {images:,} test images. Seeds: {seeds(results)}.",
-        measured(results),
+        table(measured(results)),
         "Losses and validation accuracy are those of the last epoch; in brackets, the 95% Wilson interval.",
         f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. Its counterpart is the"
         f" variant of the same classes and, if there is one, the same batch norm. {trial_settings(results)}",
         "## What batch norm and merging classes change",
-        paired(results, groups),
+        _table_or(paired(results, groups), "There are no two trainings to compare."),
         r"\*: answers of ten classes, merged into the groups. Won: images that are right after and wrong before; lost:"
         " the other way round. p: exact McNemar test for these two trained models; none if the answers are the same and"
         " merging them can only gain.",
@@ -197,17 +199,21 @@ def page(
         f"## {BESIDE_REPORT}",
         f"The report: {SOURCE}.",
         *([] if comparable else [f"**The report's numbers are for MNIST, these for {data_title}: they do not compare.**"]),
-        beside_report(results, comparable),
+        table(beside_report(results, comparable)),
         DETAILS,
-        layers(results),
+        table(layers(results)),
         "Trainable + non-trainable values: batch norm's running means and variances are not trained. Max pooling comes"
         " before ReLU, which is faster and gives the same.",
         "## Most confused classes",
-        confused(results),
+        _table_or(confused(results), "No image is misclassified."),
         "## Figures",
         *(f"![{Path(picture).stem}]({picture})" for picture in pictures),
     ]
     return "\n\n".join(map(wrapped, lines)) + "\n"
+
+
+def _table_or(rows: Rows, otherwise: str) -> str:
+    return table(rows) if rows else otherwise
 
 
 def wrapped(text: str) -> str:
