@@ -15,6 +15,7 @@ COMMANDS = {
     "sync": "make MLflow agree with the models that DVC has",
     "results": "print the results of the last run, and what can be done next",
     "predict": "read the digit in each of your own pictures",
+    "serve": "serve the page of results, and read digits over HTTP",
     "ui": "serve MLflow's pages on the store that the pipeline writes to",
     "clean": "remove what the pipeline made, and nothing else",
     "publish": "write the results on MNIST into docs/ and README.md",

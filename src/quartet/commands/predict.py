@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from quartet.base import errors, files, params, process
 from quartet.base.errors import InputError
 from quartet.data import idx, photo, splits
-
-if TYPE_CHECKING:
-    from quartet.evaluation.recognition import Model
 
 IDX = bytes([0, 0, idx.UNSIGNED_BYTE])  # how an IDX file of bytes begins
 
@@ -75,18 +72,6 @@ def save(folder: Path, found: Sequence[Named]) -> None:
         files.write_bytes(folder / f"{Path(name).name}.png", content.getvalue())
 
 
-def chosen_model(models: dict[str, Model], asked: str | None) -> str:
-    """Return the model that names the digit; InputError if there is none of that name with ten classes."""
-    from quartet.evaluation import recognition
-
-    if asked is None:
-        return recognition.best(models)
-    ten = recognition.of_ten_classes(models)
-    if asked not in ten:
-        raise InputError(f"--model: expected a training of ten classes ({', '.join(ten)}), found '{asked}'")
-    return asked
-
-
 def main(arguments: Sequence[str]) -> None:
     """Print the digit that each picture shows, one line a picture: PNG, JPEG or an IDX file, a digit in each picture."""
     parser = process.Parser(prog="quartet predict", description=main.__doc__)
@@ -101,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
     from quartet.evaluation import recognition
 
     models = recognition.load(params.load().trainings)
-    chosen = chosen_model(models, options.model)
+    chosen = recognition.chosen(models, options.model)
     if options.save:
         save(options.save, found)
     if found and not options.json:

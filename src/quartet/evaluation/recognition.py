@@ -52,6 +52,16 @@ def best(models: Mapping[str, Model]) -> str:
     return max(ten, key=lambda name: models[name].val_accuracy)
 
 
+def chosen(models: Mapping[str, Model], asked: str | None) -> str:
+    """Return the model that is asked for, or else the best; InputError if none of ten classes has that name."""
+    if asked is None:
+        return best(models)
+    if asked not in of_ten_classes(models):
+        known = ", ".join(of_ten_classes(models))
+        raise InputError(f"--model: expected a training of ten classes ({known}), found '{asked}'")
+    return asked
+
+
 def scores(model: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Compute the scores float32 [n, classes] of images uint8 [n, 28, 28]: the sigmoid that the report has at prediction."""
     return torch.sigmoid(inference.predict(model.network, torch.from_numpy(images))).numpy()

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import requests
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as some
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from pictures import encoded, written
+from quartet.base.errors import InputError
+from quartet.commands import serve
+from quartet.data import photo
+from trained import answering
+
+LOGITS = [0.0, 1.0, -3.0, 2.0, 0.5, -1.0, 0.0, 0.0, 0.0, 0.0]
+EMPTY = [[0] * 28] * 28
+BLANK = encoded(np.full((50, 50), 255, dtype=np.uint8))
+JSON, PNG, JPEG = "application/json", "image/png", "image/jpeg"
+
+
+class Client:
+    """Asks a server in this process."""
+
+    def __init__(self, port):
+        self.address = f"http://127.0.0.1:{port}"
+        self.session = requests.Session()
+        self.session.trust_env = False  # no proxy
+
+    def request(self, method, path, **options):
+        return self.session.request(method, self.address + path, timeout=60, **options)
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+
+@pytest.fixture(scope="module")
+def client():
+    models = {"ten": answering("ten", LOGITS), "four": answering("four", [0.0, -1.0, 2.0, 1.0])}
+    app = serve.application(models, "ten", "MNIST", b"<h1>a page</h1>")
+    with serve.listener("127.0.0.1", 0) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        found = Client(listening.getsockname()[1])
+        try:
+            yield found
+        finally:
+            found.session.close()
+            server.should_exit = True
+            thread.join()
+
+
+def ask(client, content, kind):
+    return client.request("POST", "/predict", data=content, headers={"Content-Type": kind} if kind else {})
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (encoded(written("3")), PNG),
+        (encoded(written("3"), "JPEG"), JPEG),
+        (encoded(written("3")), "IMAGE/PNG; charset=x"),
+        (json.dumps(EMPTY), JSON),
+        (json.dumps(EMPTY), "application/json; charset=utf-8"),
+    ],
+)
+def test_a_picture_and_an_array_are_read(client, content, kind):
+    answer = ask(client, content, kind)
+    assert answer.status_code == 200
+    found = answer.json()
+    assert list(found) == ["digit", "score", "runner_up", "variants"]
+    assert (found["digit"], found["runner_up"]["digit"]) == (3, 1)
+    assert found["variants"]["four"] == {"class": "2·3·5·8", "score": found["score"]}
+
+
+def test_an_array_is_taken_as_it_is(client, monkeypatch):
+    seen = []
+    monkeypatch.setattr(photo, "normalise", lambda *_: pytest.fail("an array is no picture"))
+    monkeypatch.setattr(
+        "quartet.evaluation.recognition.scores", lambda model, images: seen.append(images) or np.zeros((1, 10), np.float32)
+    )
+    image = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    ask(client, json.dumps(image.tolist()), JSON)
+    assert (seen[0][0] == image).all()
+
+
+BAD = [
+    (b"", JSON, 400),
+    (b"{", JSON, 400),
+    (b"\xff\xfe", JSON, 400),
+    (b"[" * 100_000, JSON, 400),
+    (b"[NaN]", JSON, 422),
+    (b"null", JSON, 422),
+    (b"3", JSON, 422),
+    (b'"3"', JSON, 422),
+    (b"{}", JSON, 422),
+    (b'{"image": []}', JSON, 422),
+    (b"[]", JSON, 422),
+    (b"[[]]", JSON, 422),
+    (json.dumps([0] * 784).encode(), JSON, 422),
+    (json.dumps([[0] * 28] * 27).encode(), JSON, 422),
+    (json.dumps([[0] * 28] * 29).encode(), JSON, 422),
+    (json.dumps([[0] * 27] * 28).encode(), JSON, 422),
+    (json.dumps([[0] * 28] * 27 + [[0] * 29]).encode(), JSON, 422),
+    (json.dumps([[0.5] * 28] * 28).encode(), JSON, 422),
+    (json.dumps([[1.0] * 28] * 28).encode(), JSON, 422),
+    (json.dumps([[-1] * 28] * 28).encode(), JSON, 422),
+    (json.dumps([[256] * 28] * 28).encode(), JSON, 422),
+    (json.dumps([[10**400] * 28] * 28).encode(), JSON, 422),
+    (b"[[" + b"9" * 5000 + b"]]", JSON, 400),
+    (json.dumps([[True] * 28] * 28).encode(), JSON, 422),
+    (json.dumps([["0"] * 28] * 28).encode(), JSON, 422),
+    (json.dumps([[None] * 28] * 28).encode(), JSON, 422),
+    (json.dumps([[[0]] * 28] * 28).encode(), JSON, 422),
+    (b"", PNG, 400),
+    (b"\x89PNG\r\n\x1a\n", PNG, 400),
+    (encoded(written("3"))[:300], PNG, 400),
+    (b"<svg/>", PNG, 400),
+    (encoded(written("3"), "GIF"), PNG, 400),
+    (BLANK, PNG, 400),
+    (encoded(written("38", at=(60, 60))), PNG, 400),
+    (encoded(np.zeros((1, 1), dtype=np.uint8)), PNG, 400),
+    (b"\xff\xd8\xff", JPEG, 400),
+    (json.dumps(EMPTY).encode(), "", 415),
+    (json.dumps(EMPTY).encode(), "text/plain", 415),
+    (b"a=b", "application/x-www-form-urlencoded", 415),
+    (b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x", 415),
+    (encoded(written("3")), "image/webp", 415),
+    (b"\x80\x04.", "application/octet-stream", 415),
+    (bytes(serve.MOST_BYTES + 1), PNG, 413),
+]
+
+
+@pytest.mark.parametrize(("content", "kind", "status"), BAD, ids=range(len(BAD)))
+def test_a_bad_input_is_told_in_one_line(client, content, kind, status):
+    answer = ask(client, content, kind)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["detail"]
+    assert len(answer.json()["detail"].splitlines()) == 1
+
+
+def test_there_are_forty_bad_inputs():
+    assert len(BAD) >= 40
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/predict", 405), ("POST", "/", 405), ("GET", "/none", 404)])
+def test_another_method_or_place_is_told(client, method, path, status):
+    assert client.request(method, path).status_code == status
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.", ""])
+def test_another_host_is_refused(client, host):
+    """A page elsewhere could reach this machine by a name of its own (DNS rebinding)."""
+    assert client.get("/health", headers={"Host": host}).status_code == 400
+
+
+def test_the_page_and_what_is_served(client):
+    assert client.get("/").text == "<h1>a page</h1>"
+    assert client.get("/").headers["content-type"] == "text/html; charset=utf-8"
+    assert client.get("/health").json() == {"status": "ok", "model": "ten", "data": "MNIST"}
+    assert client.get("/docs").status_code == 200
+
+
+def test_the_limits_are_in_the_description(client):
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    assert set(described["requestBody"]["content"]) == {JSON, PNG, JPEG}
+    assert {"200", "400", "413", "415", "422"} <= set(described["responses"])
+
+
+@pytest.fixture(scope="module")
+def schema(client):
+    for kind in (PNG, JPEG):
+        schemathesis.openapi.media_type(kind, some.sampled_from([encoded(written("3")), BLANK]) | some.binary(max_size=200))
+    return schemathesis.openapi.from_url(f"{client.address}/openapi.json")
+
+
+API = schemathesis.pytest.from_fixture("schema")
+
+
+@API.parametrize()
+@settings(max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_asked_is_answered_as_described(case, client):
+    """By Schemathesis: each status, type and body as OpenAPI has them, and never a 500. A picture may be refused."""
+    case.call_and_validate(session=client.session, excluded_checks=[positive_data_acceptance])
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x"])
+def test_a_bad_port_is_named(workspace, port):
+    with pytest.raises(InputError, match="--port"):
+        serve.main(["--port", port])
+
+
+def test_without_a_page_nothing_is_served(workspace):
+    with pytest.raises(InputError, match=r"stages/page/index\.html: missing; `make` makes it"):
+        serve.main([])
+
+
+def test_a_port_that_is_taken_is_named():
+    with serve.listener("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port}: Address already in use; choose another --port"):
+            serve.listener("127.0.0.1", port)
