@@ -70,7 +70,7 @@ def test_the_page_sees_what_predict_sees(page, digit):
     found = np.array(seen(page)).reshape(28, 28)
     assert np.abs(found - expected.astype(int)).max() <= 1
     models = recognition.load(params.load().trainings)
-    (answer,) = recognition.answers(models, recognition.best(models), expected[None])
+    (answer,) = recognition.answers(recognition.readers(models), recognition.best(models), expected[None])
     shown = {name: page.text_content(f'tr[data-model="{name}"] .answer') for name in models}
     assert shown == {name: said["class"] for name, said in answer["variants"].items()}
     assert page.text_content("#answer") == f"{recognition.best(models)} reads {answer['digit']}."

@@ -27,7 +27,7 @@ def test_the_best_is_of_ten_classes_and_the_first_of_equals(models):
 
 def test_an_answer_has_what_each_model_says(models):
     images = np.zeros((2, 28, 28), dtype=np.uint8)
-    first, second = recognition.answers(models, "ten", images)
+    first, second = recognition.answers(recognition.readers(models), "ten", images)
     assert first == second
     sigmoid = {value: pytest.approx(1 / (1 + np.exp(-value)), rel=1e-5) for value in (1.0, 2.0)}
     assert (first["digit"], first["score"]) == (3, sigmoid[2.0])
@@ -41,4 +41,4 @@ def test_an_answer_has_what_each_model_says(models):
 
 
 def test_without_images_there_is_no_answer(models):
-    assert list(recognition.answers(models, "ten", np.empty((0, 28, 28), dtype=np.uint8))) == []
+    assert list(recognition.answers(recognition.readers(models), "ten", np.empty((0, 28, 28), dtype=np.uint8))) == []

@@ -17,6 +17,7 @@ from pictures import encoded, written
 from quartet.base.errors import InputError
 from quartet.commands import serve
 from quartet.data import photo
+from quartet.evaluation import recognition
 from trained import answering
 
 LOGITS = [0.0, 1.0, -3.0, 2.0, 0.5, -1.0, 0.0, 0.0, 0.0, 0.0]
@@ -43,7 +44,7 @@ class Client:
 @pytest.fixture(scope="module")
 def client():
     models = {"ten": answering("ten", LOGITS), "four": answering("four", [0.0, -1.0, 2.0, 1.0])}
-    app = serve.application(models, "ten", "MNIST", b"<h1>a page</h1>")
+    app = serve.application(recognition.readers(models), "ten", "MNIST", b"<h1>a page</h1>")
     with serve.listener("127.0.0.1", 0) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listening],))

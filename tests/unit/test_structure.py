@@ -207,6 +207,7 @@ def test_nothing_imports_a_script():
     [
         ("mlflow", {"study.nested", "tracking"}),
         ("ray", {"study.engine"}),
+        ("fastapi", {"commands.serve"}),
         ("dvc", {"base.stage", "commands.audit", "commands.clean", "commands.repro"}),
     ],
 )
@@ -266,7 +267,7 @@ def test_a_stage_is_its_script_and_writes_to_its_own_folder():
 
 def test_dvc_yaml_is_a_map_of_one_page():
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 135
+    assert len(text.splitlines()) <= 130
     said = re.sub("(?m)#.*|^ *desc: .*", "", text)  # "MNIST's four files" are no variant
     assert [name for name in VARIANTS if re.search(rf"\b{name}\b", said)] == []
     assert not re.search(r"[$](?![{])|PYTHONPATH|&&|[|;]", "".join(body["cmd"] for body in BODIES.values()))

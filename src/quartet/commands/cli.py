@@ -15,6 +15,7 @@ COMMANDS = {
     "sync": "make MLflow agree with the models that DVC has",
     "results": "print the results of the last run, and what can be done next",
     "predict": "read the digit in each of your own pictures",
+    "register": "put the trained models into MLflow's registry, and choose the champion",
     "serve": "serve the page of results, and read digits over HTTP",
     "ui": "serve MLflow's pages on the store that the pipeline writes to",
     "clean": "remove what the pipeline made, and nothing else",

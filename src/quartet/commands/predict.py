@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         data = splits.TITLES[models[chosen].training.data]
         print(f"predict: the digit is what {chosen} says, trained on {data}")
     stack = np.stack([image for _, image in found]) if found else np.empty((0, idx.SIDE, idx.SIDE), np.uint8)
-    for (name, _), answer in zip(found, recognition.answers(models, chosen, stack), strict=True):
+    for (name, _), answer in zip(found, recognition.answers(recognition.readers(models), chosen, stack), strict=True):
         described = {"file": name, **answer}
         errors.tell(json.dumps(described) if options.json else line(described))
     for error in wrong:

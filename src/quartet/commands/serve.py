@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from quartet.base import params, paths, process
-from quartet.base.errors import InputError
-from quartet.data import idx, photo
+from quartet.base.errors import InputError, WorkError
+from quartet.data import idx, photo, splits
+from quartet.tracking import attempts, registry, store
 
 if TYPE_CHECKING:
-    from quartet.evaluation.recognition import Model
+    from quartet.evaluation.recognition import Reader
 
 HOST = "127.0.0.1"
+REGISTERED = "models:/"  # how the address of a registered model begins
 HERE = ("127.0.0.1", "localhost")  # the names of this machine in links
 MOST_BYTES = 10_000_000  # of a body
 PICTURES = ("image/png", "image/jpeg")
@@ -84,8 +87,8 @@ BODY = {
 }
 
 
-def application(models: Mapping[str, Model], chosen: str, data: str, page: bytes, hosts: Sequence[str] = HERE) -> FastAPI:
-    """Make the web application that answers with these models; `chosen` names the digit.
+def application(readers: Mapping[str, Reader], chosen: str, data: str, page: bytes, hosts: Sequence[str] = HERE) -> FastAPI:
+    """Make the web application that answers by these readers; `chosen` names the digit.
 
     A request for another host than `hosts` is refused: the page of another site may have given its name to this machine.
     """
@@ -115,7 +118,7 @@ def application(models: Mapping[str, Model], chosen: str, data: str, page: bytes
             raise HTTPException(415, f"Content-Type: expected {', '.join((ARRAY, *PICTURES))}, found '{kind}'")
         content = await body(request)
         image = parsed(content) if kind == ARRAY else pictured(content)
-        (answer,) = recognition.answers(models, chosen, image[None])
+        (answer,) = recognition.answers(readers, chosen, image[None])
         return Answer.model_validate(answer)
 
     return app
@@ -162,7 +165,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--port", type=int, default=8000, help="the port (default: 8000)")
     parser.add_argument("--host", default=HOST, help=f"the address to listen on (default: {HOST}, this machine alone)")
     parser.add_argument("--allow", metavar="NAME", action="append", default=[], help="another name of this machine in links")
-    parser.add_argument("--model", metavar="NAME", help="the training that names the digit (default: best on validation)")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the training that names the digit (default: best on validation), or models:/mnist-ten@champion",
+    )
     options = parser.parse_args(arguments)
     if not 1 <= options.port <= 65_535:
         raise InputError(f"--port: expected 1 to 65535, found {options.port}")
@@ -173,19 +180,37 @@ def main(arguments: Sequence[str]) -> None:
     import torch
     import uvicorn
 
-    from quartet.data import splits
-    from quartet.evaluation import recognition
-
     torch.set_num_threads(1)  # an image is too small to be divided
-    models = recognition.load(params.load().trainings)
-    chosen = recognition.chosen(models, options.model)
-    data = splits.TITLES[models[chosen].training.data]
-    app = application(models, chosen, data, page, (*HERE, *options.allow))
+    app = application(*served(options.model), page, (*HERE, *options.allow))
     with listener(options.host, options.port) as listening:
         shown = f"[{options.host}]" if ":" in options.host else options.host
         print(f"serve: http://{shown}:{options.port}/ (Ctrl-C ends it)", flush=True)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", limit_concurrency=64, timeout_keep_alive=5))
         server.run([listening])
+
+
+def served(asked: str | None) -> tuple[dict[str, Reader], str, str]:
+    """Return what reads images, the one of them that names the digit, and the data that it was trained on.
+
+    `asked` is a training, the address of a registered model, which then answers alone, or None for the best training.
+    """
+    from quartet.evaluation import recognition
+
+    if asked and asked.startswith(REGISTERED):
+        found = attempts.attempt(partial(registry.load, asked))
+        if found is attempts.FAILED:
+            raise WorkError(f"--model: {asked} cannot be loaded; see the warning above")
+        if found is None:
+            raise InputError(f"--model: {asked}: no such model in MLflow ({store.uri()}); `quartet register` makes them")
+        scores, tags = found
+        classes = tags.get("classes", "").split()
+        if len(classes) != 10:
+            raise InputError(f"--model: {asked}: expected a model of ten classes, found {len(classes)}")
+        name = asked.removeprefix(REGISTERED)
+        return {name: recognition.Reader(classes, scores)}, name, tags["data"]
+    models = recognition.load(params.load().trainings)
+    chosen = recognition.chosen(models, asked)
+    return recognition.readers(models), chosen, splits.TITLES[models[chosen].training.data]
 
 
 def listener(host: str, port: int) -> socket.socket:

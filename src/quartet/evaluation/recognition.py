@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,13 @@ class Model:
     training: TrainingRecord
     network: nn.Sequential
     val_accuracy: float
+
+
+class Reader(NamedTuple):
+    """What reads images: the names of its classes, and what computes scores float32 [n, classes] of uint8 [n, 28, 28]."""
+
+    classes: Sequence[str]
+    scores: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def load(names: Sequence[str]) -> dict[str, Model]:
@@ -67,19 +75,23 @@ def scores(model: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return torch.sigmoid(inference.predict(model.network, torch.from_numpy(images))).numpy()
 
 
-def answers(models: Mapping[str, Model], chosen: str, images: NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
-    """Yield what the models say about each image: the digit by the chosen one of ten classes, and each one's class."""
-    by_model = {name: scores(model, images) for name, model in models.items()}
-    names = {name: splits.class_names(model.training.groups) for name, model in models.items()}
+def readers(models: Mapping[str, Model]) -> dict[str, Reader]:
+    """Return what reads images, by the names of these models."""
+    return {name: Reader(splits.class_names(it.training.groups), partial(scores, it)) for name, it in models.items()}
+
+
+def answers(readers: Mapping[str, Reader], chosen: str, images: NDArray[np.uint8]) -> Iterator[dict[str, Any]]:
+    """Yield what is said about images uint8 [n, 28, 28]: the digit, by the chosen reader of ten classes, and all classes."""
+    found = {name: reader.scores(images) for name, reader in readers.items()}
     for number in range(len(images)):
-        first, second = np.argsort(-by_model[chosen][number], kind="stable")[:2]
+        first, second = np.argsort(-found[chosen][number], kind="stable")[:2]
         yield {
             "digit": int(first),
-            "score": _score(by_model[chosen][number][first]),
-            "runner_up": {"digit": int(second), "score": _score(by_model[chosen][number][second])},
+            "score": _score(found[chosen][number][first]),
+            "runner_up": {"digit": int(second), "score": _score(found[chosen][number][second])},
             "variants": {
-                name: {"class": names[name][of_model[number].argmax()], "score": _score(of_model[number].max())}
-                for name, of_model in by_model.items()
+                name: {"class": readers[name].classes[of_reader[number].argmax()], "score": _score(of_reader[number].max())}
+                for name, of_reader in found.items()
             },
         }
 
