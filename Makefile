@@ -18,7 +18,7 @@ COMPILE := --quiet --universal --python-version 3.10 --no-header --no-annotate
 # torch pins these itself, for its CUDA builds alone.
 CUDA := ^(cuda-|nvidia-|triton)
 
-.PHONY: all setup setup-all study lint test test-study torture bench bench-peers bench-pipeline bench-predict bench-study ui sync docs portability verify lock clean help
+.PHONY: all setup setup-all study lint test test-study torture bench bench-peers bench-pipeline bench-predict bench-serve bench-study ui sync docs portability verify lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet prepare
@@ -66,6 +66,9 @@ bench-pipeline: setup ## Measure make on MNIST and each stage's memory in throw-
 
 bench-predict: setup ## Measure how many photos of MNIST's test images are read right, write docs/model.md (needs results on MNIST)
 	@.venv/bin/python bench/reading.py
+
+bench-serve: setup ## Measure quartet serve and MLflow's server under load, write docs/benchmarks.md (needs results that are registered)
+	@.venv/bin/python bench/serving.py
 
 bench-study: setup-all ## Measure Ray's tasks against a training alone, write docs/benchmarks.md (2 minutes)
 	@.venv/bin/python bench/tasks.py

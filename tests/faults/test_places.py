@@ -117,7 +117,9 @@ def test_the_pipeline_runs_in_a_path_with_special_characters(finished, tmp_path)
         del content["stages"][stage]
     (odd.root / "dvc.lock").write_text(yaml.safe_dump(content), encoding="utf-8")
     done += [odd.run("make", "CORES=2")]
-    assert ran(done[1].stdout) == ["fetch", "train@ten", "evaluate", "plot", "page"]  # all else comes from DVC's cache
+    *first, one, other = ran(done[1].stdout)
+    assert first == ["fetch", "train@ten", "evaluate"]  # all else comes from DVC's cache
+    assert {one, other} == {"plot", "page"}  # side by side
     assert [line for command in done for line in command.stdout.splitlines() if "quartet: " in line] == []
     after, expected = (yaml.safe_load(lock(project))["stages"] for project in (odd, finished))
     for stage in ("fetch", "preprocess", "train@ten", "trial"):

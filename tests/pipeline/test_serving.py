@@ -70,7 +70,7 @@ def test_the_model_is_served_in_batches_of_any_size(finished, address):
     server = finished.start("sh", "-c", serve)
     try:
         for count in (3, 1, 100):
-            *write, ask = block("curl").strip().splitlines()
+            *write, ask = block("-d @digits.json").strip().splitlines()
             finished.run("sh", "-c", "\n".join(write).replace("[:3, None]", f"[:{count}, None]"))
             deadline = time.monotonic() + 120
             while (done := finished.run("sh", "-c", ask.replace("5001", str(port)), check=False)).returncode:

@@ -88,6 +88,11 @@ def test_of_several_the_good_ones_are_read(run, three, workspace, capsys):
     assert said.err.startswith("quartet: error: blank.png: blank")
 
 
+def test_without_a_file_one_is_asked_for(workspace):
+    with pytest.raises(InputError, match=r"^quartet predict: expected files, found none"):
+        predict.main([])
+
+
 def test_another_model_is_chosen_by_name(run, three):
     assert run("--model", "ten", three)[0].startswith("predict: the digit is what ten says")
     with pytest.raises(InputError, match=r"^--model: expected a training of ten classes \(ten\), found 'four'"):

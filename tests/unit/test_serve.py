@@ -1,63 +1,26 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 
 import numpy as np
 import pytest
-import requests
-import schemathesis
-import uvicorn
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as some
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+import served
 from pictures import encoded, written
 from quartet.base.errors import InputError
 from quartet.commands import serve
 from quartet.data import photo
 from quartet.evaluation import recognition
-from trained import answering
 
-LOGITS = [0.0, 1.0, -3.0, 2.0, 0.5, -1.0, 0.0, 0.0, 0.0, 0.0]
 EMPTY = [[0] * 28] * 28
 BLANK = encoded(np.full((50, 50), 255, dtype=np.uint8))
 JSON, PNG, JPEG = "application/json", "image/png", "image/jpeg"
 
 
-class Client:
-    """Asks a server in this process."""
-
-    def __init__(self, port):
-        self.address = f"http://127.0.0.1:{port}"
-        self.session = requests.Session()
-        self.session.trust_env = False  # no proxy
-
-    def request(self, method, path, **options):
-        return self.session.request(method, self.address + path, timeout=60, **options)
-
-    def get(self, path, **options):
-        return self.request("GET", path, **options)
-
-
 @pytest.fixture(scope="module")
 def client():
-    models = {"ten": answering("ten", LOGITS), "four": answering("four", [0.0, -1.0, 2.0, 1.0])}
-    app = serve.application(recognition.readers(models), "ten", "MNIST", b"<h1>a page</h1>")
-    with serve.listener("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        found = Client(listening.getsockname()[1])
-        try:
-            yield found
-        finally:
-            found.session.close()
-            server.should_exit = True
-            thread.join()
+    with served.running() as found:
+        yield found
 
 
 def ask(client, content, kind):
@@ -85,10 +48,9 @@ def test_a_picture_and_an_array_are_read(client, content, kind):
 
 def test_an_array_is_taken_as_it_is(client, monkeypatch):
     seen = []
+    answers = recognition.answers
     monkeypatch.setattr(photo, "normalise", lambda *_: pytest.fail("an array is no picture"))
-    monkeypatch.setattr(
-        "quartet.evaluation.recognition.scores", lambda model, images: seen.append(images) or np.zeros((1, 10), np.float32)
-    )
+    monkeypatch.setattr(recognition, "answers", lambda *asked: seen.append(asked[-1]) or answers(*asked))
     image = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
     ask(client, json.dumps(image.tolist()), JSON)
     assert (seen[0][0] == image).all()
@@ -175,23 +137,6 @@ def test_the_limits_are_in_the_description(client):
     described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     assert set(described["requestBody"]["content"]) == {JSON, PNG, JPEG}
     assert {"200", "400", "413", "415", "422"} <= set(described["responses"])
-
-
-@pytest.fixture(scope="module")
-def schema(client):
-    for kind in (PNG, JPEG):
-        schemathesis.openapi.media_type(kind, some.sampled_from([encoded(written("3")), BLANK]) | some.binary(max_size=200))
-    return schemathesis.openapi.from_url(f"{client.address}/openapi.json")
-
-
-API = schemathesis.pytest.from_fixture("schema")
-
-
-@API.parametrize()
-@settings(max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_asked_is_answered_as_described(case, client):
-    """By Schemathesis: each status, type and body as OpenAPI has them, and never a 500. A picture may be refused."""
-    case.call_and_validate(session=client.session, excluded_checks=[positive_data_acceptance])
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "x"])

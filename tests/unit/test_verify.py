@@ -28,7 +28,7 @@ def project(workspace):
     for name in params.load().trainings:
         for path in (paths.model(name), paths.history(name), paths.summary(name)):
             files.write_bytes(path, f"{name} {path.name}".encode())
-    for path in (paths.METRICS, paths.PREDICTIONS, paths.FIGURES / "loss-ten.png", paths.RESULTS):
+    for path in (paths.METRICS, paths.PREDICTIONS, paths.FIGURES / "loss-ten.png", paths.RESULTS, paths.PAGE):
         files.write_bytes(path, path.name.encode())
     outs = [{"path": path} for path in outputs.hashes()]
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": outs}}}), encoding="utf-8")
@@ -56,7 +56,8 @@ def test_outputs_that_are_the_published_ones_are_identical(project):
         *(f"{name:<20} identical (3 files)" for name in names),
         "evaluation           identical (2 files)",
         "figures and tables   identical (2 files)",
-        f"verify: all {1 + 3 * len(names) + 2 + 2} outputs are the published ones, byte for byte",
+        "page                 identical (1 files)",
+        f"verify: all {1 + 3 * len(names) + 2 + 2 + 1} outputs are the published ones, byte for byte",
     ]
 
 

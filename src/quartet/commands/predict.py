@@ -75,11 +75,13 @@ def save(folder: Path, found: Sequence[Named]) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Print the digit that each picture shows, one line a picture: PNG, JPEG or an IDX file, a digit in each picture."""
     parser = process.Parser(prog="quartet predict", description=main.__doc__)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG or an IDX file of images")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="PNG, JPEG or an IDX file of images")
     parser.add_argument("--model", metavar="NAME", help="the training that names the digit (default: best on validation)")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each picture, a line each")
     parser.add_argument("--save", metavar="DIR", type=Path, help="keep the images of 28x28 pixels that the models saw")
     options = parser.parse_args(arguments)
+    if not options.files:
+        raise InputError("quartet predict: expected files, found none; `quartet predict three.png` reads one")
     found, wrong = readable(options.files)
     if len(options.files) == 1 and wrong:
         raise wrong[0]

@@ -60,7 +60,7 @@ def next_steps(data: str) -> str:
     steps = {}
     if why := why_commit():
         steps[SAVE.format(free_branch())] = f"first: {why}"
-    steps[str(paths.PAGE)] = "open it in a browser: the results, the misread images, and a sheet to draw a digit on"
+    steps[str(paths.PAGE)] = "open it in a browser: results, misread images, a sheet to draw on"
     steps["make ui"] = "compare the runs in MLflow"
     steps[". .venv/bin/activate"] = "then: dvc exp run -S bn=true; dvc metrics diff; dvc plots show; README.md has more"
     if data != "mnist":

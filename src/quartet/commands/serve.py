@@ -197,16 +197,16 @@ def served(asked: str | None) -> tuple[dict[str, Reader], str, str]:
     from quartet.evaluation import recognition
 
     if asked and asked.startswith(REGISTERED):
+        name = asked.removeprefix(REGISTERED)  # a whole address would be taken for one with a password
         found = attempts.attempt(partial(registry.load, asked))
         if found is attempts.FAILED:
-            raise WorkError(f"--model: {asked} cannot be loaded; see the warning above")
+            raise WorkError(f"--model: {name} cannot be loaded; see the warning above")
         if found is None:
-            raise InputError(f"--model: {asked}: no such model in MLflow ({store.uri()}); `quartet register` makes them")
+            raise InputError(f"--model: MLflow ({store.uri()}) has no model {name}; `quartet register` makes them")
         scores, tags = found
         classes = tags.get("classes", "").split()
         if len(classes) != 10:
-            raise InputError(f"--model: {asked}: expected a model of ten classes, found {len(classes)}")
-        name = asked.removeprefix(REGISTERED)
+            raise InputError(f"--model: {name}: expected a model of ten classes, found {len(classes)}")
         return {name: recognition.Reader(classes, scores)}, name, tags["data"]
     models = recognition.load(params.load().trainings)
     chosen = recognition.chosen(models, asked)
