@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from project import ROOT
 from quartet.base import files, numerics, paths
@@ -211,3 +213,19 @@ def test_the_documents_are_made_of_the_published_outputs():
     assert files.sha256(ROOT / "docs/index.html") == published["stages/page/index.html"]
     results = page.rpartition("\nMade by ")[0].replace("](", "](figures/")
     assert hashlib.sha256(results.encode()).hexdigest() == published["stages/plot/results.md"]
+
+
+def test_the_studys_documents_are_those_of_its_lock():
+    """And what its trainings came to, in git, is what made them."""
+    stages = yaml.safe_load((ROOT / "study/dvc.lock").read_text(encoding="utf-8"))["stages"]
+    trained, found = ({out["path"]: out["md5"] for out in stages[name]["outs"]} for name in ("trainings", "claims"))
+    assert {path: files.md5(ROOT / path) for path in trained} == trained
+    assert files.md5(ROOT / "docs/study.json") == found["stages/study/findings.json"]
+    page = (ROOT / "docs/study.md").read_text(encoding="utf-8")
+    claims = re.sub(r"\]\(study-(\w+\.png)\)", r"](figures/\1)", page.rpartition("\nAll numbers: ")[0])
+    assert hashlib.md5(claims.encode()).hexdigest() == found["stages/study/claims.md"]
+    pictures = sorted((ROOT / "docs").glob("study-*.png"))
+    listed = [{"md5": files.md5(path), "relpath": path.name.removeprefix("study-")} for path in pictures]
+    folder = json.dumps(sorted(listed, key=lambda it: it["relpath"]), sort_keys=True).encode()  # as DVC hashes a folder
+    assert f"{hashlib.md5(folder).hexdigest()}.dir" == found["stages/study/figures"]
+    assert publish.summary(page) in (ROOT / "README.md").read_text(encoding="utf-8")

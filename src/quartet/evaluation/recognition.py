@@ -72,7 +72,8 @@ def chosen(models: Mapping[str, Model], asked: str | None) -> str:
 
 def scores(model: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Compute the scores float32 [n, classes] of images uint8 [n, 28, 28]: the sigmoid that the report has at prediction."""
-    return torch.sigmoid(inference.predict(model.network, torch.from_numpy(images))).numpy()
+    writable = np.require(images, requirements="W")  # PyTorch warns of others
+    return torch.sigmoid(inference.predict(model.network, torch.from_numpy(writable))).numpy()
 
 
 def readers(models: Mapping[str, Model]) -> dict[str, Reader]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,24 +53,26 @@ def paired(
                 mean, place + 0.3, xerr=[[mean - low], [high - mean]], fmt="|", ms=12, capsize=4, color=COLOURS[1]
             )
         panel.set(yticks=range(len(differences)), xlabel="difference in test accuracy, points")
-        panel.set_yticklabels(differences)
+        panel.set_yticklabels([textwrap.fill(name, 36) for name in differences])
         panel.invert_yaxis()
         panel.grid(axis="y", visible=False)
         return png(figure)
 
 
 def gaps(title: str, data_title: str, curves: Mapping[str, NDArray[np.float64]]) -> bytes:
-    """Draw validation loss minus training loss [seeds, epochs] of each arm by epoch: its mean, and a band of 80%. PNG."""
+    """Draw validation loss minus training loss [seeds, epochs] of each arm by epoch: its mean, and a band of 80%. PNG.
+
+    The first epoch, whose training loss is that of a network that knows nothing, would hide the others.
+    """
+    note = "from the second epoch on; the line is the mean over the seeds, the band has 80% of them"
     with style():
-        figure, (panel,) = panels(
-            title, data_title, 1, (7, 4.2), "the line is the mean over the seeds, the band has 80% of them"
-        )
+        figure, (panel,) = panels(title, data_title, 1, (7, 4.2), note)
         for place, (arm, values) in enumerate(curves.items()):
-            epochs = np.arange(1, values.shape[1] + 1)
-            low, high = np.quantile(values, [0.1, 0.9], axis=0)
+            epochs, later = np.arange(2, values.shape[1] + 1), values[:, 1:]
+            low, high = np.quantile(later, [0.1, 0.9], axis=0)
             colour = COLOURS[place % len(COLOURS)]
             panel.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
-            panel.plot(epochs, values.mean(axis=0), "o-", ms=3.5, color=colour, label=arm)
+            panel.plot(epochs, later.mean(axis=0), "o-", ms=3.5, color=colour, label=arm)
         panel.axhline(0, color="black", lw=0.8)
         panel.set(xlabel="epoch", ylabel="validation loss − training loss", xticks=epochs)
         panel.legend()

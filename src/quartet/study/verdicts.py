@@ -26,7 +26,7 @@ def draw_all(found: Outcomes, results: Findings) -> dict[str, bytes]:
     title, arms = splits.TITLES[found.data], found.arms[design.ARMS]
     accuracies = {name: arm.accuracy for name, arm in arms.items()}
     spans = {row["arm"]: (row["low"], row["high"]) for row in results.arms if row["measure"] == "test_accuracy"}
-    gains = {judged.claim.what: judged for judged in results.judged if judged.claim.unit == POINTS}
+    gains = {judged.claim.what: judged for judged in results.judged if judged.claim.images}  # rates has another scale
     differences = {what: np.subtract(*judged.claim.pairs(found)) for what, judged in gains.items()}
     intervals = {what: (judged.contrast.low, judged.contrast.high) for what, judged in gains.items()}
     curves = {name: arm.gaps for name, arm in arms.items()}

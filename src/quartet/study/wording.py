@@ -20,7 +20,7 @@ def span(row: Mapping[str, Any], unit: str, *, sign: str = "+") -> str:
 def sentence(judged: Judged) -> str:
     """Say what was found out about a claim."""
     claim, contrast = judged.claim, judged.contrast
-    digits, unit = DIGITS[claim.unit], f" {claim.unit}" if claim.unit else ""
+    digits, unit = DIGITS[claim.unit], f" {claim.unit}" if claim.unit not in ("", LOSS) else ""
     found = f"{claim.what[0].upper()}{claim.what[1:]} is {span(contrast._asdict(), claim.unit)}{unit}"
     margin = f"{claim.margin:.{digits}f}{unit}"
     if judged.verdict == claims.HOLDS:
