@@ -22,6 +22,7 @@ from quartet.model import inference
 pytestmark = pytest.mark.xdist_group("finished")
 
 BATCH = 500  # images that the page gets at once
+MOST = int(os.environ.get("QUARTET_IMAGES", "2000"))  # test images that the page reads: all of MNIST's take minutes
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,9 @@ def page(browser, project):
 
 
 def test_the_networks_of_the_page_are_those_of_pytorch(page):
-    """All test images, all models: the same logits within 1e-4, and the same answers."""
+    """All models: the same logits within 1e-4, and the same answers."""
     images = splits.load_split("test").images
+    images = images[:: -(-len(images) // MOST)]
     for name, model in recognition.load(params.load().trainings).items():
         expected = inference.predict(model.network, torch.from_numpy(images)).numpy()
         found = []
