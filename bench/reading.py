@@ -52,24 +52,22 @@ def main() -> None:
     chosen = recognition.best(models)
     photos = [taken(image, number) for number, image in enumerate(images)]
     made = [read(content) for content in photos]
-    refused = sum(image is None for image in made)
+    accepted = np.array([image is not None for image in made])
+    shown = np.stack([NOTHING if image is None else image for image in made])
 
-    def right(shown: NDArray[np.uint8], there: NDArray[np.bool_] | None = None) -> str:
-        correct = recognition.scores(models[chosen], shown).argmax(axis=1) == labels
-        return f"{100 * (correct if there is None else correct & there).mean():.2f} %"
+    def correct(seen: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        return np.asarray(recognition.scores(models[chosen], seen).argmax(axis=1) == labels)
 
-    rows = {
-        "the images themselves": right(images),
-        "photos of them, by `quartet predict`": right(
-            np.stack([NOTHING if image is None else image for image in made]),
-            np.array([image is not None for image in made]),
-        ),
-        "the same photos, only inverted and resized": right(np.stack([resized(content) for content in photos])),
+    answered = {
+        "the images themselves": correct(images),
+        "photos of them, by `quartet predict`": correct(shown) & accepted,
+        "the same photos, only inverted and resized": correct(np.stack([resized(content) for content in photos])),
     }
-    table = tabulate(rows.items(), headers=["what the model sees", "right"], tablefmt="github", disable_numparse=True)
+    rows = [(what, f"{100 * right.mean():.2f} %") for what, right in answered.items()]
+    table = tabulate(rows, headers=["what the model sees", "right"], tablefmt="github", disable_numparse=True)
     text = (
-        f"`make bench-predict`: MNIST's first {IMAGES:,} test images, read by `{chosen}`. {refused} photos were refused;"
-        f" they count as wrong.\n\n{table}\n"
+        f"`make bench-predict`: MNIST's first {IMAGES:,} test images, read by `{chosen}`."
+        f" {(~accepted).sum()} photos were refused; they count as wrong.\n\n{table}\n"
     )
     print(f"\n{text}")
     publish.quote("bench-predict", text, Path("docs/model.md"))

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,12 @@ class Project:
     def quartet(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run the program `quartet` with this copy's code."""
         return self.run("quartet", *arguments, check=False, PYTHONPATH=str(self.root / "src"), **env)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def replace(path: Path, old: str, new: str) -> None:

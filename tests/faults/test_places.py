@@ -9,7 +9,6 @@ import os
 import pickle
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -20,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from project import SCORE, TRAININGS, Project, copy_of, lock, ran, runs, small_disk
+from project import SCORE, TRAININGS, Project, copy_of, free_port, lock, ran, runs, small_disk
 from quartet.base import files
 
 # One worker runs all that shares the finished project.
@@ -240,9 +239,7 @@ def test_a_full_disk_leaves_no_truncated_file(finished, tmp_path):
 
 
 def test_mlflows_pages_are_for_this_machine_alone(finished):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         ["mlflow", "ui", "--port", str(port), "--workers", "1"],
         cwd=finished.root,

@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +17,7 @@ import psutil
 import pytest
 from test_study import KEPT, outputs, set_study, train
 
-from project import Project, clone, read_until, started
+from project import Project, clone, free_port, read_until, started
 from quartet.base import files, paths
 from quartet.study import engine
 
@@ -47,8 +46,7 @@ class Cluster:
         (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
         self.python = str(folder / "bare/bin/python")
         self.temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         ours = ("RAY_", "PYTHON", "QUARTET_", "ATEN_", "ONEDNN_", "MKL_", "NPY_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

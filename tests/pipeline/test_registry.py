@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import time
 
 import pytest
 import requests
 
 from pictures import encoded, written
-from project import VARIANTS, Project, read_until, started
+from project import VARIANTS, Project, free_port, read_until, started
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
@@ -96,11 +95,6 @@ def test_two_at_once_and_a_kill_leave_whole_versions(project):
     assert all(card for versions in registered(project).values() for _, _, card in versions)
     assert project.quartet("register").returncode == 0
     assert [variant for _, variant, _ in registered(project)["sample-ten"]] == TEN
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def test_the_champion_is_served_by_name(project, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from pictures import encoded, written
-from project import read_until, started
+from project import free_port, read_until, started
 
 # One worker runs all that shares the finished project.
 pytestmark = pytest.mark.xdist_group("finished")
@@ -41,10 +41,7 @@ def ask(session, port: int) -> dict:
 
 @pytest.fixture
 def port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    return free_port()
 
 
 def test_the_server_says_what_the_command_says(finished, session, port, tmp_path):

@@ -8,14 +8,13 @@ import io
 import json
 import os
 import re
-import socket
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from project import ROOT, runs
+from project import ROOT, free_port, runs
 from quartet.tracking import store
 
 # One worker runs all that shares the finished project.
@@ -63,9 +62,7 @@ def test_the_pages_python_predicts(finished, address):
 
 
 def test_the_model_is_served_in_batches_of_any_size(finished, address):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     serve = block("models serve").strip().replace("models:/m-…", address).replace("5001", str(port))
     server = finished.start("sh", "-c", serve)
     try:

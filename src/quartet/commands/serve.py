@@ -18,13 +18,13 @@ from pydantic import BaseModel, Field
 
 from quartet.base import params, paths, process
 from quartet.base.errors import InputError, WorkError
+from quartet.commands.ui import HOST, check_port
 from quartet.data import idx, photo, splits
 from quartet.tracking import attempts, registry, store
 
 if TYPE_CHECKING:
     from quartet.evaluation.recognition import Reader
 
-HOST = "127.0.0.1"
 REGISTERED = "models:/"  # how the address of a registered model begins
 HERE = ("127.0.0.1", "localhost")  # the names of this machine in links
 MOST_BYTES = 10_000_000  # of a body
@@ -171,8 +171,7 @@ def main(arguments: Sequence[str]) -> None:
         help="the training that names the digit (default: best on validation), or models:/mnist-ten@champion",
     )
     options = parser.parse_args(arguments)
-    if not 1 <= options.port <= 65_535:
-        raise InputError(f"--port: expected 1 to 65535, found {options.port}")
+    check_port(options.port)
     try:
         page = paths.PAGE.read_bytes()
     except FileNotFoundError:

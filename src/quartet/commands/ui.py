@@ -34,6 +34,12 @@ def view() -> str:
     return f"{VIEW}&searchFilter=" + urllib.parse.quote(f'tags.data = "{title}"')
 
 
+def check_port(port: int) -> None:
+    """Raise InputError unless this is the number of a port."""
+    if not 1 <= port <= 65_535:
+        raise InputError(f"--port: expected 1 to 65535, found {port}")
+
+
 def free_port(first: int) -> int:
     """Return the first port from `first` on that is free. WorkError if PORTS of them are taken."""
     for port in range(first, min(first + PORTS, 65_536)):
@@ -92,8 +98,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = process.Parser(prog="quartet ui", description=main.__doc__)
     parser.add_argument("--port", type=int, default=5000, help="the first port to try (default: 5000)")
     port = parser.parse_args(arguments).port
-    if not 1 <= port <= 65_535:
-        raise InputError(f"--port: expected 1 to 65535, found {port}")
+    check_port(port)
     if store.uri().lower().startswith(("http://", "https://")):
         errors.tell(f"ui: MLFLOW_TRACKING_URI names a server, which has its own pages: {store.uri()}")
     else:

@@ -124,6 +124,8 @@ def load(uri: str) -> tuple[Scores, Mapping[str, str]] | None:
     import torch
     from mlflow.exceptions import MlflowException
 
+    from quartet.model import inference
+
     client = store.client()
     name, _, which = uri.removeprefix("models:/").replace("@", "/@").partition("/")
     alias = which.removeprefix("@")
@@ -136,9 +138,7 @@ def load(uri: str) -> tuple[Scores, Mapping[str, str]] | None:
     network = mlflow.pytorch.load_model(f"models:/{name}/{found.version}")
 
     def scores(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1).to(torch.float32).div(255)
-            return np.concatenate([network(batch).numpy() for batch in pixels.split(200)])
+        return inference.predict(network, torch.from_numpy(images)).numpy()
 
     return scores, dict(found.tags)
 
