@@ -154,3 +154,15 @@ def test_an_address_without_a_model_is_named(project):
     done = project.quartet("serve", "--model", "models:/nothing@champion")
     assert done.returncode == 2
     assert done.stdout.splitlines()[-1].endswith("has no model nothing@champion; `quartet register` makes them")
+
+
+def test_a_store_that_is_down_moves_no_champion(project):
+    before = champion(project)
+    other = next(name for name in TEN if name != before)
+    address = f"http://127.0.0.1:{free_port()}"
+    done = project.quartet("register", "--force", other, MLFLOW_TRACKING_URI=address)
+    assert done.returncode == 1
+    warning, error = done.stdout.splitlines()[-2:]
+    assert warning.startswith(f"quartet: warning: MLflow ({address})")
+    assert error.startswith("quartet: error: MLflow is not up to date; see the warning above")
+    assert champion(project) == before

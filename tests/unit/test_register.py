@@ -5,14 +5,15 @@ import pytest
 from scipy.stats import binomtest
 
 from quartet.base.errors import InputError
-from quartet.commands import register
+from quartet.commands import recipes, register
 from quartet.data import splits
+from quartet.study import statistics
 from quartet.tracking import registry
 from quartet.tracking.registry import Version
 from trained import answering
 
 IMAGES = 40
-TEST = {"accuracy": 0.975, "confusion": [[IMAGES]]}
+TEST = {"accuracy": 0.975}
 
 
 def right(count, first=0):
@@ -57,7 +58,8 @@ def test_the_card_says_what_it_is_and_what_it_is_not_for():
 
 
 def test_the_tags_are_those_that_one_chooses_by():
-    found = register.tags(answering("four", [0.0] * 4, 0.9), TEST)
+    found = register.tags(answering("four", [0.0] * 4, 0.9), TEST, {"test": "3" * 64})
+    assert len(found.pop("recipe")) == 64
     assert found == {
         "variant": "four",
         "data": "UCI digits sample, not MNIST",
@@ -68,9 +70,20 @@ def test_the_tags_are_those_that_one_chooses_by():
     }
 
 
+def test_an_interval_above_zero_is_better():
+    found = {sign: statistics.contrast([1 + sign, 1 + 2 * sign, 1], [1, 1, 1], 0) for sign in (1, -1)}
+    assert [register.verdict_of_study(contrast)[0] for contrast in found.values()] == [False, False]  # one seed ties
+    better, why = register.verdict_of_study(statistics.contrast([2.0, 3.0, 2.5], [1.0, 1.0, 1.0], 0))
+    assert better
+    assert why.startswith("over 3 seeds its recipe has +1.50 points of validation accuracy (95% interval +1.")
+    worse, why = register.verdict_of_study(statistics.contrast([1.0, 1.0, 1.0], [2.0, 3.0, 2.5], 0))
+    assert not worse
+    assert "-1.50 points" in why
+
+
 @pytest.fixture
-def shelf(monkeypatch):
-    """A registry in memory: the champion by name."""
+def shelf(monkeypatch, workspace):
+    """A registry in memory: the champion by name. There is no study."""
     champions: dict[str, Version] = {}
     monkeypatch.setattr(registry, "champion", champions.get)
     monkeypatch.setattr(registry, "crown", lambda version: champions.update({version.name: version}))
@@ -104,6 +117,19 @@ def test_a_better_challenger_is_crowned_once(shelf, capsys):
     assert "version 2 (strong) is the champion, not version 1 (weak) any more: of 40 validation images it gets 40" in said
     register.choose(MODELS, both, VALIDATION)
     assert "version 2 (strong) stays the champion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seeds", "crowned"), [([0.5, 0.7, 0.6], "2"), ([0.5, -0.7, 0.6], "1")])
+def test_a_study_of_both_recipes_decides(seeds, crowned, shelf, capsys, monkeypatch):
+    """Whatever the two trained models say."""
+    both = versions("weak", "strong")
+    shelf["sample-ten"] = both["weak"]._replace(tags={**both["weak"].tags, "recipe": "one"})
+    both["strong"] = both["strong"]._replace(tags={**both["strong"].tags, "recipe": "two"})
+    contrast = statistics.contrast(seeds, [0.0] * len(seeds), 0)
+    monkeypatch.setattr(recipes, "compare", lambda *pair: {("one", "two"): contrast}[pair])
+    register.choose(MODELS, both, VALIDATION)
+    assert shelf["sample-ten"].number == crowned
+    assert "over 3 seeds its recipe has" in " ".join(capsys.readouterr().out.split())
 
 
 def test_one_that_is_not_better_is_not_crowned(shelf, capsys):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -155,3 +156,12 @@ def test_a_port_that_is_taken_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port}: Address already in use; choose another --port"):
             serve.listener("127.0.0.1", port)
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement():
+    """What is accepted inherits the setting (tcp(7): TCP_NODELAY)."""
+    with serve.listener("127.0.0.1", 0) as listening:
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -20,8 +20,10 @@ from quartet.tracking.registry import Version
 
 if TYPE_CHECKING:
     from quartet.evaluation.recognition import Model
+    from quartet.study.statistics import Contrast
 
 ALPHA = 0.05
+RECIPE = "recipe"  # tag of a version: the fingerprint by which a study knows its training
 CARD = """\
 A convolutional network of {parameters:,} trained values that reads {what}, trained as `{variant}` on {data}.
 
@@ -62,17 +64,28 @@ def card(model: Model, test: Mapping[str, Any], images: int) -> str:
     )
 
 
-def tags(model: Model, test: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of a model's version."""
+def tags(model: Model, test: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a model's version; `images` has the SHA-256 of each split."""
+    from quartet.commands import recipes
+
     training = model.training
     return {
         "variant": training.name,
         "data": splits.TITLES[training.data],
         "classes": " ".join(splits.class_names(training.groups)),
         "validation": training.splits["validation"],
+        RECIPE: recipes.fingerprint(training, images),
         "val_accuracy": f"{model.val_accuracy:.6g}",
         "test_accuracy": f"{test['accuracy']:.6g}",
     }
+
+
+def verdict_of_study(contrast: Contrast) -> tuple[bool, str]:
+    """Tell whether a challenger's recipe is better than the champion's over the seeds of a study, and say why."""
+    return contrast.low > 0, (
+        f"over {contrast.n} seeds its recipe has {contrast.mean:+.2f} points of validation accuracy"
+        f" (95% interval {contrast.low:+.2f} to {contrast.high:+.2f})"
+    )
 
 
 def verdict(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[bool, str]:
@@ -99,8 +112,8 @@ def attempt(action: Callable[[], Any]) -> Any:
 
 def register_all(models: Mapping[str, Model]) -> dict[str, Version]:
     """Register each trained model, if it is not registered yet; return their versions by training."""
-    scores = predictions.read_metrics()
-    images = sum(sum(row) for row in next(iter(scores.values()))["confusion"])
+    scores, described = predictions.read_metrics(), splits.load_manifest()["splits"]
+    digests = {split: it["sha256"] for split, it in described.items()}
     found = {}
     for name, model in models.items():
         registered = registered_name(model.training.data, len(model.training.groups))
@@ -111,8 +124,8 @@ def register_all(models: Mapping[str, Model]) -> dict[str, Version]:
                 registered,
                 splits.TITLES[model.training.data],
                 weights,
-                tags(model, scores[name]),
-                card(model, scores[name], images),
+                tags(model, scores[name], digests),
+                card(model, scores[name], described["test"]["images"]),
             )
         )
         if found[name] is None:
@@ -130,6 +143,8 @@ def correct(model: Model, validation: splits.Split) -> NDArray[np.bool_]:
 
 def choose(models: Mapping[str, Model], versions: Mapping[str, Version], validation: splits.Split) -> None:
     """Let the best of the trained models, by validation accuracy, challenge the champion; say what came of it."""
+    from quartet.commands import recipes
+
     name = max(models, key=lambda training: models[training].val_accuracy)
     challenger, registered = versions[name], versions[name].name
     champion = attempt(partial(registry.champion, registered))
@@ -148,9 +163,13 @@ def choose(models: Mapping[str, Model], versions: Mapping[str, Version], validat
             f" on other images, so nobody can compare; `quartet register --force {name}` decides"
         )
         return
-    local = next((other for other in models if versions[other].number == champion.number), None)
-    before = correct(models[local], validation) if local else loaded(champion, models[name], validation)
-    better, why = verdict(before, correct(models[name], validation))
+    contrast = recipes.compare(*(version.tags.get(RECIPE, "") for version in (champion, challenger)))
+    if contrast:
+        better, why = verdict_of_study(contrast)
+    else:
+        local = next((other for other in models if versions[other].number == champion.number), None)
+        before = correct(models[local], validation) if local else loaded(champion, models[name], validation)
+        better, why = verdict(before, correct(models[name], validation))
     if better:
         attempt(partial(registry.crown, challenger))
         tell(f"{title} is the champion, not version {champion.number} ({champion.tags['variant']}) any more: {why}")

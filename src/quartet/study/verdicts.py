@@ -198,8 +198,8 @@ def page(found: Outcomes, results: Findings, pictures: Sequence[str]) -> str:
         "## The arms",
         _arms(results),
         _losses(results),
-        "Losses are those of the last epoch. Epochs to 97%: the first with that validation accuracy, one more than trained"
-        " if there is none.",
+        "Losses are those of the last epoch. Epochs to 97%: the first epoch with that validation accuracy; if none has it,"
+        " the number of epochs plus one.",
         *(["## More comparisons", _contrasts(results.contrasts)] if results.contrasts else []),
         "P(above): the share of seeds whose difference is above zero, a tie counting as half."
         + (f" Does batch norm change the spread between seeds (Brown and Forsythe)? {spreads}." if spreads else ""),
