@@ -1,6 +1,8 @@
 # `make` sets everything up and runs the pipeline to a results table; `make test` sets everything up and tests.
 PYTHON ?= python3
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+# The tests wait for servers and for time limits, so one more than there are cores.
+WORKERS := $(shell expr $(CORES) + 1)
 
 # make 3.81 does not search this for a recipe's own program, so recipes name paths; their children use it.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -46,7 +48,7 @@ lint: setup-all ## Set up, then ruff and mypy
 	.venv/bin/mypy
 
 test: lint ## Set up, then ruff, mypy and pytest
-	.venv/bin/pytest -q -n $(CORES) --dist loadgroup
+	.venv/bin/pytest -q -n $(WORKERS) --dist loadgroup
 
 test-study: setup-all ## The tests of the study that start clusters of Ray (5 minutes)
 	.venv/bin/pytest -q -m cluster

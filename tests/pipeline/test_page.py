@@ -18,8 +18,8 @@ from quartet.data import photo, splits
 from quartet.evaluation import predictions, recognition
 from quartet.model import inference
 
-# One worker runs all that shares the finished project.
-pytestmark = pytest.mark.xdist_group("finished")
+# One worker runs all that shares this copy of the finished project.
+pytestmark = pytest.mark.xdist_group("finished copy")
 
 BATCH = 500  # images that the page gets at once
 MOST = int(os.environ.get("QUARTET_IMAGES", "2000"))  # test images that the page reads: all of MNIST's take minutes

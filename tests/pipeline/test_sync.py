@@ -23,8 +23,8 @@ from quartet.commands import pipeline_runs
 from quartet.reporting import figures
 from tracked import forget
 
-# One worker runs all that shares the finished project.
-pytestmark = pytest.mark.xdist_group("finished")
+# One worker runs all that shares this copy of the finished project.
+pytestmark = pytest.mark.xdist_group("finished copy")
 
 
 @pytest.fixture

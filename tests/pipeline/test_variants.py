@@ -12,8 +12,8 @@ from PIL import Image
 
 from project import copy_of, ran, runs, vega
 
-# One worker runs all that shares the finished project.
-pytestmark = pytest.mark.xdist_group("finished")
+# One worker runs all that shares this copy of the finished project.
+pytestmark = pytest.mark.xdist_group("finished copy")
 
 FIFTH = "ten-slow"
 
