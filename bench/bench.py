@@ -42,7 +42,7 @@ from torch.nn import functional
 import usual
 from quartet.base import numerics, params, paths
 from quartet.commands import publish
-from quartet.data import idx, splits
+from quartet.data import catalogue, idx, splits
 from quartet.evaluation.report import REPORT
 from quartet.model.network import build, pixels
 from quartet.tracking import runs
@@ -427,7 +427,9 @@ def mlflow_seconds() -> tuple[float, float]:
         history = [Epoch(number, 0.1, 0.1, 0.9) for number in range(1, recipe.epochs + 1)]
         seconds = []
         for code in ("2" * 64, "3" * 64):
-            training = TrainingRecord("bench", recipe, settings.class_groups(recipe.classes), "mnist", digests, code)
+            training = TrainingRecord(
+                "bench", recipe, settings.class_groups(recipe.classes), catalogue.MNIST.source, digests, code
+            )
             start = time.perf_counter()
             with runs.live(training, None) as log:
                 for epoch in history:

@@ -45,7 +45,7 @@ def resized(content: bytes) -> NDArray[np.uint8]:
 
 def main() -> None:
     """Measure, print and write the table."""
-    if idx.check() != "mnist":
+    if idx.check().data != "mnist":
         raise InputError(f"{paths.RAW}: expected MNIST; QUARTET_MNIST=<directory or URL of its four files> make")
     images, labels = (array[:IMAGES] for array in idx.read_sets(paths.RAW)[1])
     models = recognition.load(params.load().trainings)

@@ -102,9 +102,9 @@ def measure(url: str, body: str) -> tuple[float, float, float]:
 
 def main() -> None:
     """Measure, print and write the table."""
-    data = idx.check()
+    source = idx.check()
     image = splits.load_split("test").images[0]
-    model = f"models:/{data}-ten@champion"
+    model = f"models:/{source.data}-ten@champion"
     rows = []
     for name, command, place, body in (
         (
@@ -130,7 +130,7 @@ def main() -> None:
     )
     text = (
         f"`make bench-serve` on {publish.machine()}: {CLIENTS} clients at once for {SECONDS} s, one image of"
-        f" {splits.TITLES[data]} a request, no error, by `{model.rpartition('/')[2]}`.\n\n{table}\n"
+        f" {source.title} a request, no error, by `{model.rpartition('/')[2]}`.\n\n{table}\n"
     )
     print(f"\n{text}")
     publish.quote("bench-serve", text, Path(__file__).parent.parent / "docs/benchmarks.md")

@@ -15,7 +15,7 @@ def main() -> None:
         errors.warn(f"{departure}: the results are as good as the published ones, but not the same to the byte")
     settings = params.load()
     names = settings.trainings
-    test, title = splits.load_split("test"), splits.TITLES[splits.load_manifest()["data"]]
+    test, title = splits.load_split("test"), splits.load_source().title
     with pipeline_runs.beside() as tell:
         # Imported late, at the same time as the process beside does its imports.
         import torch
@@ -31,7 +31,9 @@ def main() -> None:
             for name in names:
                 training = record.read(name)
                 network = weights.load(paths.model(name), training.description)
-                scores[name] = metrics.score(inference.predict(network, images), test.labels, training.groups)
+                scores[name] = metrics.score(
+                    inference.predict(network, images), test.labels, training.groups, training.class_names
+                )
                 accuracy, loss = (scores[name].metrics[key] for key in ("accuracy", "loss"))
                 print(f"evaluate: {name:<8} test accuracy {accuracy:.2%}  loss {loss:.4f}  ({title})", flush=True)
                 tell(name)

@@ -23,12 +23,12 @@ def main() -> None:
     test = splits.load_split("test")
     predictions.check_images(results, test.labels)
     models = recognition.load(settings.trainings)
-    data = results[TRIAL].record.data
-    verdicts = files.read_json(STUDY)["claims"] if data == "mnist" and STUDY.exists() else []
+    source = results[TRIAL].record.source
+    verdicts = files.read_json(STUDY)["claims"] if source.data == "mnist" and STUDY.exists() else []
     content = html.page(results, models, test.images, settings.groups, verdicts)
     stage.check(tracked)
     files.write_bytes(paths.PAGE, content)
-    print(f"page: {paths.PAGE} ({splits.TITLES[data]})")
+    print(f"page: {paths.PAGE} ({source.title})")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main() -> None:
     stage.check(tracked)
     splits.save_all(divided, source)
     counted = ", ".join(f"{len(split.images):,} {name}" for name, split in divided.items())
-    print(f"preprocess: {splits.TITLES[source]}: {counted}")
+    print(f"preprocess: {source.title}: {counted}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 
 from quartet.base import params, paths, process, stage
 from quartet.base.errors import InputError
-from quartet.data import idx, splits
+from quartet.data import catalogue, idx, splits
 from quartet.study import design, outcomes
 
 PIPELINE = "study/dvc.yaml"
@@ -18,7 +18,7 @@ def trainings() -> None:
 
     settings = params.load()
     study = design.load(settings)
-    source = idx.check()
+    source = idx.check().data
     pool, test = (splits.Split(*pair) for pair in idx.read_sets(paths.RAW))
     tracked = stage.note("trainings", settings, PIPELINE)
     data = trained.Data(pool, test, settings.data.validation_fraction)
@@ -43,7 +43,7 @@ def claims() -> None:
     page = verdicts.page(found, results, list(pictures))
     stage.check(tracked)
     verdicts.write(results, pictures, page)
-    print(f"study: {paths.CLAIMS}, and the figures in {paths.STUDY_FIGURES}/ ({splits.TITLES[found.data]})")
+    print(f"study: {paths.CLAIMS}, and the figures in {paths.STUDY_FIGURES}/ ({catalogue.title(found.data)})")
     nested.bring_up_to_date()
 
 

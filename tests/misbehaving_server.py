@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 
 from project import PARAMS
 from quartet.base import paths
-from quartet.data import download, sources
+from quartet.data import catalogue, download
 
 BOMB_SIZE = 64 << 20
 # What endless bodies end at all the same, so that a client that does not bound them fails a test and not the machine.
@@ -45,6 +47,21 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: the clients under test hang up in the middle, and that is meant."""
+
+
+@contextmanager
+def serving(served: dict[str, bytes]) -> Iterator[Server]:
+    """A server of these files while the block runs."""
+    server = Server(served)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stopped.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -196,11 +213,15 @@ FAULTS: dict[str, Callable[[Handler, bytes], None]] = {
 
 
 class Fetching:
-    """A workspace, the working directory, with a tiny MNIST that takes the real one's place in quartet.data.sources."""
+    """A workspace, the working directory, with a tiny MNIST that takes the real one's place in quartet.data.catalogue."""
 
     def __init__(self, workspace: Path, server: Server, contents: dict[str, bytes]) -> None:
         self.workspace, self.server, self.contents = workspace, server, contents
         self.packed = {name: server.served[f"{name}.gz"] for name in contents}
+
+    def mirrors(self, *urls: str) -> None:
+        """Have these mirrors in the real ones' place."""
+        catalogue.DATA_SETS["mnist"] = dataclasses.replace(catalogue.DATA_SETS["mnist"], mirrors=urls)
 
     def source(self, source: str) -> None:
         """Set data.source in params.yaml."""
@@ -240,7 +261,7 @@ def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetchi
     }
     packed = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in contents.items()}
     known = {
-        name: download.Known(
+        name: catalogue.Known(
             len(content),
             hashlib.sha256(content).hexdigest(),
             len(packed[f"{name}.gz"]),
@@ -248,7 +269,7 @@ def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetchi
         )
         for name, content in contents.items()
     }
-    assert list(known) == list(sources.MNIST)
+    assert list(known) == list(catalogue.MNIST.files)
 
     workspace, temporary = tmp_path / "workspace", tmp_path / "temporary"
     workspace.mkdir()
@@ -261,21 +282,13 @@ def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetchi
     for name in ("NO_PROXY", "no_proxy"):  # a proxy of the machine's would answer in the server's place
         monkeypatch.setenv(name, "127.0.0.1")
 
-    server = Server(packed)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    monkeypatch.setattr(sources, "MNIST", known)
-    monkeypatch.setattr(sources, "MIRRORS", (server.url(),))
-    monkeypatch.setattr(download, "CONNECT_SECONDS", 5)
-    monkeypatch.setattr(download, "READ_SECONDS", 10)
-    monkeypatch.setattr(download, "FILE_SECONDS", 30)
-    monkeypatch.setattr(download, "BYTES_PER_SECOND", 10**9)
-    monkeypatch.setattr(download, "RETRIES", 0)  # pooch waits a second before each
-    try:
+    with serving(packed) as server:
+        there = dataclasses.replace(catalogue.MNIST, files=known, mirrors=(server.url(),))
+        monkeypatch.setitem(catalogue.DATA_SETS, "mnist", there)
+        monkeypatch.setattr(download, "CONNECT_SECONDS", 5)
+        monkeypatch.setattr(download, "READ_SECONDS", 10)
+        monkeypatch.setattr(download, "FILE_SECONDS", 30)
+        monkeypatch.setattr(download, "BYTES_PER_SECOND", 10**9)
+        monkeypatch.setattr(download, "RETRIES", 0)  # pooch waits a second before each
         yield Fetching(workspace, server, contents)
-    finally:
-        server.stopped.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
     assert not list(temporary.iterdir())

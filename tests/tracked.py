@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from quartet.base import params
+from quartet.data import catalogue
 from quartet.tracking import runs, store
 from quartet.training.record import Epoch, TrainingRecord
 
@@ -26,7 +27,7 @@ def describe(code: str, data: str = "a") -> TrainingRecord:
             classes=10, bn=False, epochs=4, batch_size=20, lr=0.001, schedule="constant", augment=False, seed=0
         ),
         groups=tuple((digit,) for digit in range(10)),
-        data="sample",
+        source=catalogue.SAMPLE.source,
         splits={"train": f"{data}: train", "validation": f"{data}: validation"},
         code=code,
     )

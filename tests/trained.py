@@ -18,6 +18,7 @@ from project import PARAMS
 from quartet.base import files, params, paths
 from quartet.base.params import Hyperparameters
 from quartet.base.stage import Tracked
+from quartet.data import catalogue
 from quartet.evaluation import metrics
 from quartet.evaluation.metrics import Score
 from quartet.evaluation.predictions import Result
@@ -37,12 +38,22 @@ def settings(**changes: Any) -> Hyperparameters:
 
 def described(name: str, hyperparameters: Hyperparameters, data: str = "sample") -> TrainingRecord:
     groups = SHIPPED.class_groups(hyperparameters.classes)
-    return TrainingRecord(name, hyperparameters, groups, data, {"train": "0" * 64, "validation": "1" * 64}, "2" * 64)
+    return TrainingRecord(
+        name,
+        hyperparameters,
+        groups,
+        catalogue.DATA_SETS[data].source,
+        {"train": "0" * 64, "validation": "1" * 64},
+        "2" * 64,
+    )
 
 
 def write_manifest(data: str = "sample", **digests: str) -> None:
     """Write what preprocess does beside the splits, with the SHA-256 of each of these."""
-    files.write_record(paths.MANIFEST, {"data": data, "splits": {name: {"sha256": it} for name, it in digests.items()}})
+    files.write_record(
+        paths.MANIFEST,
+        {**catalogue.DATA_SETS[data].source.record, "splits": {name: {"sha256": it} for name, it in digests.items()}},
+    )
 
 
 def place(digit: int, training: TrainingRecord) -> int:
@@ -53,7 +64,7 @@ def place(digit: int, training: TrainingRecord) -> int:
 def scored(training: TrainingRecord, digits: Sequence[int], predicted: Sequence[int]) -> Score:
     """The score of a training that answers these digits with these classes."""
     logits = torch.nn.functional.one_hot(torch.tensor(predicted), len(training.groups)).float()
-    return metrics.score(logits, np.array(digits, dtype=np.uint8), training.groups)
+    return metrics.score(logits, np.array(digits, dtype=np.uint8), training.groups, training.class_names)
 
 
 @cache

@@ -1,5 +1,6 @@
 import base64
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -19,15 +20,15 @@ import fetch
 from project import ROOT
 from quartet.base import paths, process
 from quartet.base.errors import InputError, WorkError
-from quartet.data import download, idx, sources
+from quartet.data import catalogue, download, idx
 
 pytest_plugins = ["misbehaving_server"]
 
-FIRST, SECOND, THIRD, FOURTH = sources.MNIST
+FIRST, SECOND, THIRD, FOURTH = catalogue.MNIST.files
 MEBIBYTE = 1 << 20
 
-HASH = "its SHA-256 is not that of MNIST's file"
-LONG = "more bytes than MNIST's file has"
+HASH = "its SHA-256 is another"
+LONG = "more bytes than the file has"
 # What a server does wrong, and the reason that the warning gives.
 REASONS = {
     "403": "HTTP status 403",
@@ -101,7 +102,7 @@ def test_an_answer_cannot_steer_the_terminal(fetching, monkeypatch, capfd):
 @pytest.mark.parametrize("fault", REASONS)
 def test_a_bad_mirror_is_told_and_the_next_one_serves(fault, fetching, monkeypatch, capsys):
     bad = fetching.server.url(fault, THIRD)
-    monkeypatch.setattr(sources, "MIRRORS", (bad, fetching.server.url()))
+    fetching.mirrors(bad, fetching.server.url())
     if fault.startswith("stall"):
         monkeypatch.setattr(download, "READ_SECONDS", 0.3)
     if fault.startswith("drip"):
@@ -128,7 +129,7 @@ def test_a_bad_mirror_is_told_and_the_next_one_serves(fault, fetching, monkeypat
 
 
 def test_a_mirror_that_fails_once_is_asked_again(fetching, monkeypatch, capsys):
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("once-bad", SECOND),))
+    fetching.mirrors(fetching.server.url("once-bad", SECOND))
     monkeypatch.setattr(download, "RETRIES", 1)
     fetch.main()
     assert fetching.server.requests == [f"{FIRST}.gz", *2 * [f"{SECOND}.gz"], f"{THIRD}.gz", f"{FOURTH}.gz"]
@@ -138,7 +139,7 @@ def test_a_mirror_that_fails_once_is_asked_again(fetching, monkeypatch, capsys):
 
 def test_a_retry_is_within_the_time_of_the_file(fetching, monkeypatch, capsys):
     """A mirror that stalls each time must not take FILE_SECONDS for each try."""
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("drip-body", THIRD), fetching.server.url()))
+    fetching.mirrors(fetching.server.url("drip-body", THIRD), fetching.server.url())
     monkeypatch.setattr(download, "RETRIES", 1000)
     monkeypatch.setattr(download, "FILE_SECONDS", 1)
     fetch.main()
@@ -147,14 +148,14 @@ def test_a_retry_is_within_the_time_of_the_file(fetching, monkeypatch, capsys):
 
 
 def test_an_endless_body_of_a_redirect_is_not_read(fetching, monkeypatch):
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("redirect-endless"),))
+    fetching.mirrors(fetching.server.url("redirect-endless"))
     fetch.main()
     assert fetching.raw() == fetching.contents
     assert fetching.server.sent < 64 * MEBIBYTE  # what the sockets buffer, and not the 256 MiB that there are
 
 
 def test_a_mirror_that_fails_the_third_file_has_served_two(fetching, monkeypatch):
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("404", THIRD),))
+    fetching.mirrors(fetching.server.url("404", THIRD))
     fetching.source("mnist")
     with pytest.raises(WorkError):
         fetch.main()
@@ -162,7 +163,7 @@ def test_a_mirror_that_fails_the_third_file_has_served_two(fetching, monkeypatch
     assert fetching.raw() == kept
     assert not paths.SOURCE.exists()  # nothing may take half of MNIST for MNIST
     fetching.server.requests.clear()
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url(),))
+    fetching.mirrors(fetching.server.url())
     fetch.main()
     assert fetching.server.requests == [f"{THIRD}.gz", f"{FOURTH}.gz"]
     assert fetching.raw() == fetching.contents
@@ -172,14 +173,14 @@ def test_a_refused_connection_is_told_and_the_next_mirror_serves(fetching, monke
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, so that nobody else gets the port, and not listening
         bad = f"http://127.0.0.1:{closed.getsockname()[1]}/"
-        monkeypatch.setattr(sources, "MIRRORS", (bad, fetching.server.url()))
+        fetching.mirrors(bad, fetching.server.url())
         fetch.main()
     assert one_warning(capsys) == f"quartet: warning: {bad}: {FIRST}: Connection refused"
     assert fetching.raw() == fetching.contents
 
 
 def test_where_every_mirror_stalls_auto_comes_to_the_sample_soon(fetching, monkeypatch, capsys):
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("stall-headers"), fetching.server.url("drip-headers")))
+    fetching.mirrors(fetching.server.url("stall-headers"), fetching.server.url("drip-headers"))
     monkeypatch.setattr(download, "FILE_SECONDS", 1)  # less than READ_SECONDS: it bounds the waits' sum
     started = time.monotonic()
     fetch.main()
@@ -190,7 +191,7 @@ def test_where_every_mirror_stalls_auto_comes_to_the_sample_soon(fetching, monke
 
 def test_if_nothing_serves_the_error_says_what_to_put_where(fetching, monkeypatch, capsys):
     urls = fetching.server.url("403"), fetching.server.url("500")
-    monkeypatch.setattr(sources, "MIRRORS", urls)
+    fetching.mirrors(*urls)
     fetching.source("mnist")
     with pytest.raises(WorkError) as caught:
         fetch.main()
@@ -211,7 +212,7 @@ def test_if_nothing_serves_the_error_says_what_to_put_where(fetching, monkeypatc
 
 def test_where_nothing_serves_auto_takes_the_sample_loudly(fetching, monkeypatch, capsys):
     # The first file is had: of MNIST and the sample there must be no mixture.
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("404", SECOND),))
+    fetching.mirrors(fetching.server.url("404", SECOND))
     fetch.main()
     assert json.loads(paths.SOURCE.read_text())["data"] == "sample"
     assert {name: len(content) for name, content in fetching.raw().items()} == {
@@ -258,7 +259,7 @@ def test_sample_and_a_named_place_contradict_each_other(fetching, tmp_path, monk
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "altered", "longer", "removed"])
-@pytest.mark.parametrize("name", sources.MNIST)
+@pytest.mark.parametrize("name", catalogue.MNIST.files)
 def test_a_damaged_file_at_hand_is_found_and_fetched_again(name, damage, fetching):
     fetch.main()
     path, content = paths.RAW / name, fetching.contents[name]
@@ -291,13 +292,13 @@ def test_a_damaged_link_into_a_cache_is_replaced(fetching, tmp_path):
 LOCAL_FAULTS = {
     "truncated": (lambda packed: packed[:-10], "not a whole gzip file (Compressed file ended"),
     "garbage": (lambda packed: packed + b"garbage", "not a whole gzip file (Not a gzipped file (b'ga'))"),
-    "empty": (lambda packed: b"", "not MNIST's file: expected 78,416 bytes of SHA-256 "),
+    "empty": (lambda packed: b"", "another file: expected 78,416 bytes of SHA-256 "),
     "altered": (lambda packed: packed[:-8] + bytes(8), "not a whole gzip file (CRC check failed"),
     "not gzip": (lambda packed: b"<html>", "not a whole gzip file (Not a gzipped file (b'<h'))"),
     "bad method": (lambda packed: packed[:2] + b"\7" + packed[3:], "not a whole gzip file (Unknown compression method)"),
     "bad block": (lambda packed: packed[:10] + b"\xff" * 50, "not a whole gzip file (Error -3 while decompressing"),
-    "another": (lambda packed: gzip.compress(bytes(78_416)), "not MNIST's file: expected 78,416 bytes of SHA-256 "),
-    "bomb": (lambda packed: gzip.compress(bytes(64 * MEBIBYTE)), "not MNIST's file: expected 78,416 bytes of SHA-256 "),
+    "another": (lambda packed: gzip.compress(bytes(78_416)), "another file: expected 78,416 bytes of SHA-256 "),
+    "bomb": (lambda packed: gzip.compress(bytes(64 * MEBIBYTE)), "another file: expected 78,416 bytes of SHA-256 "),
 }
 
 
@@ -332,7 +333,7 @@ def test_a_bad_unpacked_file_in_a_directory_is_an_error(fault, fetching, tmp_pat
     else:
         path.write_bytes({"truncated": content[:-1], "longer": content + b"\0", "altered": bytes(len(content))}[fault])
     monkeypatch.setenv("QUARTET_MNIST", str(folder))
-    refuses_the_third(fetching, folder, "not MNIST's file: expected 78,416 bytes of")
+    refuses_the_third(fetching, folder, "another file: expected 78,416 bytes of")
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -364,7 +365,7 @@ def test_what_the_user_put_into_the_folder_is_used(place, source, fetching, monk
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     fetching.source(source)
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url("404"),))
+    fetching.mirrors(fetching.server.url("404"))
     for _ in range(2):
         fetch.main()
         found = everything(paths.RAW)
@@ -448,10 +449,10 @@ def test_a_refused_place_leaves_the_earlier_data_and_its_record(place, fetching,
     with pytest.raises(WorkError):
         fetch.main()
     assert everything(paths.RAW) == before
-    assert idx.check() == "sample"
+    assert idx.check() == catalogue.SAMPLE.source
     monkeypatch.setenv("QUARTET_MNIST", fetching.server.url())
     fetch.main()
-    assert idx.check() == "mnist"
+    assert idx.check() == catalogue.MNIST.source
     assert fetching.raw() == fetching.contents
 
 
@@ -470,7 +471,10 @@ def test_of_a_directory_without_mnist_each_file_is_told(fetching, tmp_path, monk
     folder = tmp_path / "named"
     (folder / "below").mkdir(parents=True)
     fashion = b"as if from Fashion-MNIST"
-    monkeypatch.setitem(sources.OTHERS, hashlib.md5(fashion).hexdigest(), "Fashion-MNIST")
+    known = catalogue.Known(9, "0" * 64, len(fashion), hashlib.sha256(fashion).hexdigest())
+    monkeypatch.setitem(
+        catalogue.DATA_SETS, "fashion-mnist", dataclasses.replace(catalogue.FASHION, files={"t10k-labels-idx1-ubyte": known})
+    )
     images = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28]) + bytes(2 * 784)
     for name, content in {
         "a.gz": fashion,
@@ -489,7 +493,7 @@ def test_of_a_directory_without_mnist_each_file_is_told(fetching, tmp_path, monk
     with pytest.raises(WorkError) as refused:
         fetch.main()
     assert (
-        "it has a.gz (of Fashion-MNIST), b.gz (an HTML page), below/c (an IDX file of 2 × 28 × 28),"
+        "it has a.gz (Fashion-MNIST's t10k-labels-idx1-ubyte), b.gz (an HTML page), below/c (an IDX file of 2 × 28 × 28),"
         " d.gz (a gzip of an IDX file of 2 × 28 × 28), e.gz (a damaged gzip file), f.zip (a zip archive: unpack it),"
         f" g (an empty file), h (no IDX file), i (MNIST's {SECOND}), and 1 more."
     ) in str(refused.value)
@@ -499,12 +503,13 @@ def test_of_a_directory_without_mnist_each_file_is_told(fetching, tmp_path, monk
 
 # The stage with the tiny MNIST in the real one's place, which `python src/fetch.py` has no way to name.
 TINY = """
-import json, signal, sys
+import dataclasses, json, signal, sys
 import fetch
 from quartet.base import process
-from quartet.data import download, sources
+from quartet.data import catalogue
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores Ctrl-C
-sources.MNIST = {name: download.Known(*known) for name, known in json.load(sys.stdin).items()}
+known = {name: catalogue.Known(*known) for name, known in json.load(sys.stdin).items()}
+catalogue.DATA_SETS["mnist"] = dataclasses.replace(catalogue.MNIST, files=known)
 process.run(fetch.main)
 """
 
@@ -524,7 +529,7 @@ def start_tiny(environment):
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.stdin.write(json.dumps(sources.MNIST))
+    process.stdin.write(json.dumps(catalogue.DATA_SETS["mnist"].files))
     process.stdin.close()
     return process
 

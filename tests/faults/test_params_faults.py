@@ -17,7 +17,7 @@ import pytest
 from project import clone
 from quartet.base import process
 from quartet.commands import prepare
-from quartet.data import splits
+from quartet.data import catalogue, splits
 
 GROUPS = "groups: expected four non-empty lists that use each digit 0 to 9 exactly once, found "
 HYPERPARAMETERS = "known: classes, bn, epochs, batch_size, lr, schedule, augment, seed, weights_seed, order_seed"
@@ -64,7 +64,7 @@ VALUES = [
     ("schedule: onecycle", "schedule: cosine", f'{SCHEDULES}"cosine"'),
     ("schedule: onecycle", "schedule: OneCycle", f'{SCHEDULES}"OneCycle"'),
     ("schedule: onecycle", "schedule: [constant, onecycle]", f'{SCHEDULES}["constant", "onecycle"]'),
-    ("source: sample", "source: cifar", "data.source: expected 'auto', 'mnist' or 'sample', found \"cifar\""),
+    ("source: sample", "source: CIFAR", 'data.source: expected a name of a-z, 0-9 and -, found "CIFAR"'),
     ("fraction: 0.1", "fraction: 0", "data.validation_fraction: expected more than 0.0, found 0"),
     ("fraction: 0.1", "fraction: 1", "data.validation_fraction: expected less than 1.0, found 1"),
     ("fraction: 0.1", "fraction: 10%", 'data.validation_fraction: expected a number, found "10%"'),
@@ -135,7 +135,7 @@ def everything(project):
 def save_splits(root, divided):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        splits.save_all(divided, "sample")
+        splits.save_all(divided, catalogue.SAMPLE.source)
 
 
 @pytest.fixture(scope="module")

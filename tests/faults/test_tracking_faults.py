@@ -26,7 +26,7 @@ from quartet.base import errors, params, paths, process
 from quartet.base.params import Hyperparameters
 from quartet.base.redaction import shown
 from quartet.commands import pipeline_runs
-from quartet.data import splits
+from quartet.data import catalogue, splits
 from quartet.tracking import attempts, runs, store
 from quartet.training import loop
 from tracked import HISTORY, KEYS, SERVER, WEIGHTS, WHOLE, Companion, describe, forget, found, steps
@@ -857,7 +857,7 @@ def undisturbed(tmp_path_factory, template):
         patch.chdir(root)
         digits = np.arange(60, dtype=np.uint8) % 10
         images = {name: random.integers(0, 256, (60, 28, 28), dtype=np.uint8) for name in ("train", "validation")}
-        splits.save_all({name: splits.Split(shown, digits) for name, shown in images.items()}, "sample")
+        splits.save_all({name: splits.Split(shown, digits) for name, shown in images.items()}, catalogue.SAMPLE.source)
         furnish(root, template, patch)
     forget()
     stage = Stage(root, home)

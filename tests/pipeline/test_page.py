@@ -76,7 +76,7 @@ def test_the_page_sees_what_predict_sees(page, digit):
     shown = {name: page.text_content(f'tr[data-model="{name}"] .answer') for name in models}
     assert shown == {name: said["class"] for name, said in answer["variants"].items()}
     assert page.text_content("#answer") == f"{recognition.best(models)} reads {answer['digit']}."
-    if models[params.TRIAL].training.data == "mnist":  # the sample's models are right about most of its own images
+    if models[params.TRIAL].training.source.data == "mnist":  # the sample's models are right about most of its own images
         assert answer["digit"] == digit
 
 
@@ -112,7 +112,7 @@ def test_a_cell_shows_its_images(page):
             matrix.locator(f'[data-cell="{actual},{predicted}"]').click()
             titles = matrix.locator(".tile").evaluate_all("(tiles) => tiles.map((tile) => tile.title)")
             here = np.flatnonzero((result.labels == actual) & (result.predicted == predicted))
-            assert titles == [f"test image {number}, a {result.digits[number]}" for number in here]
+            assert titles == [f"test image {number}: {result.digits[number]}" for number in here]
 
 
 def test_a_tile_shows_its_image(page):
@@ -191,7 +191,7 @@ def test_the_page_is_one_small_file_that_is_always_the_same(project):
     assert (project.root / paths.PAGE).read_bytes() == content
     text = content.decode()
     assert not re.search(r"""(?:src|href)=(?!["']?data:)|url\((?!data:)|@import|https?://""", text)
-    title = splits.TITLES[splits.load_manifest()["data"]]
+    title = splits.load_source().title
     assert title in text.partition("<h2>")[0]
 
 

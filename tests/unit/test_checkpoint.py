@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from quartet.base.params import Hyperparameters
+from quartet.data import catalogue
 from quartet.training.checkpoint import CheckpointFile
 from quartet.training.record import TrainingRecord
 
@@ -19,7 +20,7 @@ STATE = {"history": [(1, 0.5, 0.4, 0.9), (2, 0.4, 0.3, 0.95)], "weights": torch.
 
 def of(name="ten", code="mine"):
     """The checkpoint of a training of this name, by this code."""
-    return CheckpointFile(TrainingRecord(name, SETTINGS, ((0,),), "sample", {}, code))
+    return CheckpointFile(TrainingRecord(name, SETTINGS, ((0,),), catalogue.SAMPLE.source, {}, code))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from quartet.base import files, paths
 from quartet.base.errors import InputError
-from quartet.data import idx, splits
+from quartet.data import catalogue, idx, splits
 from trained import write_manifest
 
 
@@ -111,7 +111,7 @@ def test_all_splits_are_saved_with_a_manifest_of_them(workspace, tiny):
         (tiny.labels[:90], tiny.labels[90:200], tiny.labels[200:]),
     )
     divided = {name: splits.Split(*arrays) for name, *arrays in zip(splits.SPLITS, *parts, strict=True)}
-    splits.save_all(divided, "mnist")
+    splits.save_all(divided, catalogue.MNIST.source)
     manifest = splits.load_manifest()
     assert manifest["data"] == "mnist"
     assert {name: described["images"] for name, described in manifest["splits"].items()} == dict(
@@ -140,7 +140,7 @@ def test_groups_of_one_digit_change_nothing(tiny):
 
 
 def test_a_class_is_called_by_its_digits():
-    assert splits.class_names([[0, 6], [1], [2, 3, 5, 8]]) == ["0·6", "1", "2·3·5·8"]
+    assert catalogue.MNIST.source.class_names([[0, 6], [1], [2, 3, 5, 8]]) == ["0·6", "1", "2·3·5·8"]
 
 
 def test_a_split_that_is_saved_is_read_back(saved, tiny):

@@ -11,7 +11,7 @@ import pytest
 import fetch
 from project import ROOT
 from quartet.base import files, paths
-from quartet.data import idx, sample, sources
+from quartet.data import catalogue, idx, sample, sources
 
 pytest_plugins = ["misbehaving_server"]
 
@@ -30,8 +30,8 @@ SHAPES = {
 def test_the_shipped_table_is_that_of_the_real_files(name, tmp_path):
     if not REAL.is_dir():
         pytest.skip("real MNIST is not at hand: set QUARTET_MNIST to a directory of its four files")
-    known = sources.MNIST[name]
-    content = sources.obtain(name, str(REAL))  # verified against the table's unpacked hash
+    known = catalogue.MNIST.files[name]
+    content = sources.obtain(catalogue.MNIST, [name], str(REAL))[name]  # verified against the table's unpacked hash
     assert len(content) == known.size
     (tmp_path / name).write_bytes(content)
     assert idx.read(tmp_path / name, len(SHAPES[name])).shape == SHAPES[name]
@@ -56,7 +56,7 @@ def test_the_record_says_what_the_data_is_alone(fetching):
     """Nothing of where it came from, or when."""
     fetch.main()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in fetching.contents.items()}
-    assert files.read_record(paths.SOURCE, "fetch") == {"data": "mnist", "sha256": digests}
+    assert files.read_record(paths.SOURCE, "fetch") == {**catalogue.MNIST.source.record, "sha256": digests}
 
 
 def test_files_at_hand_need_no_network(fetching, monkeypatch, capsys):
@@ -66,7 +66,7 @@ def test_files_at_hand_need_no_network(fetching, monkeypatch, capsys):
     fetch.main()
     assert fetching.server.requests == []
     # 192.0.2.0/24 is reserved for documentation: no route leads there, and trying would take CONNECT_SECONDS.
-    monkeypatch.setattr(sources, "MIRRORS", ("http://192.0.2.1/",))
+    fetching.mirrors("http://192.0.2.1/")
     fetch.main()
     assert "MNIST's files are in data/raw/ already: http://192.0.2.1/ not asked" in capsys.readouterr().out
     assert fetching.raw() == fetching.contents
@@ -148,7 +148,7 @@ def test_a_directory_is_taken_as_it_is_spelt(fetching, tmp_path, monkeypatch):
 @pytest.mark.parametrize("end", ["/", ""])
 def test_an_http_url_gives_the_files(end, fetching, monkeypatch):
     """With a last slash and without one."""
-    monkeypatch.setattr(sources, "MIRRORS", ())
+    fetching.mirrors()
     monkeypatch.setenv("QUARTET_MNIST", fetching.server.url().rstrip("/") + end)
     fetch.main()
     assert fetching.raw() == fetching.contents
@@ -185,7 +185,7 @@ def test_the_home_directory_may_be_a_tilde(fetching, tmp_path, monkeypatch):
 @pytest.mark.parametrize("fault", ["encoding", "encoding-lie"])
 def test_a_packing_called_an_encoding_is_understood(fault, fetching, monkeypatch):
     """Some servers send a .gz file as an encoding of what is in it."""
-    monkeypatch.setattr(sources, "MIRRORS", (fetching.server.url(fault),))
+    fetching.mirrors(fetching.server.url(fault))
     fetch.main()
     assert fetching.raw() == fetching.contents
 

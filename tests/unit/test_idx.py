@@ -10,7 +10,7 @@ import pytest
 
 from quartet.base import paths
 from quartet.base.errors import InputError
-from quartet.data import idx
+from quartet.data import catalogue, idx
 
 IMAGES = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 3) + bytes(range(12))
 
@@ -85,7 +85,7 @@ def recorded(tmp_path):
     (tmp_path / "root" / paths.RAW).mkdir(parents=True)
     for name in idx.FILES:
         (tmp_path / "root" / paths.RAW / name).write_bytes(name.encode())
-    idx.record("mnist", tmp_path / "root")
+    idx.record(catalogue.MNIST.source, tmp_path / "root")
     return tmp_path / "root"
 
 
@@ -94,7 +94,7 @@ def test_the_record_says_which_data_and_identifies_each_file(recorded, monkeypat
     assert written["data"] == "mnist"
     assert written["sha256"] == {name: hashlib.sha256(name.encode()).hexdigest() for name in idx.FILES}
     monkeypatch.chdir(recorded)
-    assert idx.check() == "mnist"
+    assert idx.check() == catalogue.MNIST.source
 
 
 @pytest.mark.parametrize("name", [*idx.FILES, "source.json"])

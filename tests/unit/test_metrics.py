@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quartet.base.numerics import rounded
-from quartet.data import splits
+from quartet.data import catalogue, splits
 from quartet.evaluation import metrics
 from rounding import U
 from trained import SHIPPED
@@ -68,7 +68,7 @@ def test_the_confusion_matrix_is_counted_by_hand(groups, known):
     random = np.random.default_rng(0)
     digits = random.integers(known, size=500).astype(np.uint8)
     guesses = random.integers(len(groups) - 1, size=500)  # never the last class
-    found = metrics.score(certain(guesses, len(groups)), digits, groups)
+    found = metrics.score(certain(guesses, len(groups)), digits, groups, catalogue.MNIST.source.class_names(groups))
     counts = [[0] * len(groups) for _ in groups]
     for digit, guess in zip(digits.tolist(), guesses.tolist(), strict=True):
         true = next(place for place, group in enumerate(groups) if digit in group)
@@ -80,7 +80,7 @@ def test_the_parts_of_a_score_are_of_the_same_answers(groups):
     random = np.random.default_rng(1)
     digits = random.integers(10, size=500).astype(np.uint8)
     logits = torch.from_numpy(random.normal(size=(500, len(groups))).astype(np.float32))
-    found = metrics.score(logits, digits, groups)
+    found = metrics.score(logits, digits, groups, catalogue.MNIST.source.class_names(groups))
     np.testing.assert_array_equal(found.labels, splits.merge(digits, groups))
     np.testing.assert_array_equal(found.predicted, np.argmax(logits.numpy(), axis=1))
     matrix = np.array(found.metrics["confusion"])
@@ -88,7 +88,7 @@ def test_the_parts_of_a_score_are_of_the_same_answers(groups):
     assert found.metrics["accuracy"] == rounded(right.sum() / 500)
     assert found.metrics["macro_f1"] == rounded((2 * right / (true + guessed)).mean())
     classes = found.metrics["classes"]
-    assert [row["class"] for row in classes] == splits.class_names(groups)
+    assert [row["class"] for row in classes] == catalogue.MNIST.source.class_names(groups)
     assert [row["images"] for row in classes] == true.tolist()
     assert [row["recall"] for row in classes] == [rounded(value) for value in right / true]
     assert [row["precision"] for row in classes] == [rounded(value) for value in right / guessed]
@@ -96,7 +96,9 @@ def test_the_parts_of_a_score_are_of_the_same_answers(groups):
 
 def test_the_metrics_come_back_from_json_as_they_were(groups):
     digits = np.arange(10, dtype=np.uint8)
-    found = metrics.score(certain(splits.merge(digits, groups), len(groups)), digits, groups).metrics
+    found = metrics.score(
+        certain(splits.merge(digits, groups), len(groups)), digits, groups, catalogue.MNIST.source.class_names(groups)
+    ).metrics
     assert json.loads(json.dumps(found)) == found
     assert set(found) == {"accuracy", "loss", "macro_f1", "classes", "confusion"}
     # MLflow gets the floats: all right is 1.0, not 1.

@@ -97,7 +97,7 @@ GROUPS = "groups: expected four non-empty lists that use each digit 0 to 9 exact
         ("seed: 0", "seed: 4294967296", "seed: expected less than 4294967296, found 4294967296"),
         ("classes: 10", "classes: 3", "classes: expected 10 or 4, found 3"),
         ("schedule: onecycle", "schedule: cosine", "schedule: expected 'constant' or 'onecycle', found \"cosine\""),
-        ("source: auto", "source: cifar", "data.source: expected 'auto', 'mnist' or 'sample', found \"cifar\""),
+        ("source: auto", "source: CIFAR", 'data.source: expected a name of a-z, 0-9 and -, found "CIFAR"'),
         ("fraction: 0.1", "fraction: 0", "data.validation_fraction: expected more than 0.0, found 0"),
         ("fraction: 0.1", "fraction: 1", "data.validation_fraction: expected less than 1.0, found 1"),
         ("  batch_size: 20", "  batch_size: 0", "report.batch_size: expected at least 1, found 0"),

@@ -8,7 +8,7 @@ import pytest
 import plot
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError
-from quartet.data import splits
+from quartet.data import catalogue, splits
 from quartet.evaluation import predictions
 from quartet.reporting import figures, gallery
 from trained import described, leave, place, scored
@@ -18,7 +18,7 @@ KINDS = ("loss", "accuracy", "confusion", "mistakes")
 
 def prepare(tiny, data="sample"):
     """What training and evaluating leave of the models of params.yaml, right on all images of `tiny` but the first."""
-    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), data)
+    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), catalogue.DATA_SETS[data].source)
     digits = tiny.labels
     settings, scores = params.load(), {}
     for name in settings.trainings:

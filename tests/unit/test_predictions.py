@@ -13,7 +13,7 @@ from quartet.base import files, params, paths
 from quartet.base.errors import InputError
 from quartet.base.numerics import rounded
 from quartet.commands import pipeline_runs
-from quartet.data import splits
+from quartet.data import catalogue, splits
 from quartet.evaluation import predictions
 from quartet.model import network, weights
 from quartet.training.record import Epoch
@@ -237,7 +237,7 @@ def told(monkeypatch):
 @pytest.fixture
 def networks(workspace, tiny, told):
     """Networks that have learned nothing, one for each training, and `tiny` as the test set."""
-    splits.save_all({"train": tiny, "validation": tiny, "test": tiny}, "sample")
+    splits.save_all({"train": tiny, "validation": tiny, "test": tiny}, catalogue.SAMPLE.source)
     found = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -8,7 +8,7 @@ import pytest
 import preprocess
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError
-from quartet.data import idx, splits
+from quartet.data import catalogue, idx, splits
 
 
 def fill(train, test):
@@ -21,7 +21,7 @@ def fill(train, test):
     }
     for name, array in arrays.items():
         files.write_bytes(paths.RAW / name, idx.encode(array))
-    idx.record("sample")
+    idx.record(catalogue.SAMPLE.source)
 
 
 @pytest.fixture

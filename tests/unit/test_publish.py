@@ -13,6 +13,7 @@ from project import ROOT
 from quartet.base import files, numerics, paths
 from quartet.base.errors import InputError
 from quartet.commands import outputs, publish
+from quartet.data import catalogue
 
 RESULTS = """# Results on MNIST
 
@@ -63,8 +64,8 @@ def test_a_page_without_the_markers_is_named_and_left_as_it_is(tmp_path, lost):
 
 def test_figures_of_the_sample_are_not_published(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files.write_record(paths.SOURCE, {"data": "sample"})
-    with pytest.raises(InputError, match="expected mnist, found sample"):
+    files.write_record(paths.SOURCE, catalogue.SAMPLE.source.record)
+    with pytest.raises(InputError, match="expected data that others can have, found sample"):
         publish.main([])
     assert not (tmp_path / "docs").exists()
 
@@ -72,7 +73,7 @@ def test_figures_of_the_sample_are_not_published(tmp_path, monkeypatch):
 @pytest.fixture
 def project(workspace):
     """What a pipeline on MNIST leaves, as far as it is published."""
-    files.write_record(paths.SOURCE, {"data": "mnist"})
+    files.write_record(paths.SOURCE, catalogue.MNIST.source.record)
     outs = "[{path: stages/plot/figures}, {path: stages/plot/results.md}]"
     lock = f"stages: {{plot: {{outs: {outs}}}, train@gone: {{outs: [{{path: stages/train/gone/history.csv}}]}}}}"
     (workspace / "dvc.lock").write_text(lock, encoding="utf-8")
@@ -81,8 +82,26 @@ def project(workspace):
     for name in ("b.png", "a.png"):
         files.write_bytes(paths.FIGURES / name, name.encode())
     publish.DOCS.mkdir()
+    (publish.DOCS / "data.md").write_text("<!-- data-sets:begin -->\n<!-- data-sets:end -->\n", encoding="utf-8")
     publish.README.write_text("<!-- study:begin -->\n<!-- study:end -->\n", encoding="utf-8")
     return workspace
+
+
+def test_results_on_another_data_set_have_their_own_folder(project, capsys):
+    files.write_record(paths.SOURCE, catalogue.FASHION.source.record)
+    publish.main([])
+    folder = publish.DOCS / "fashion-mnist"
+    assert (folder / "results.md").read_text(encoding="utf-8") == RESULTS.replace("figures/", "")
+    assert [(folder / name).read_text(encoding="utf-8") for name in ("a.png", "b.png")] == ["a.png", "b.png"]
+    assert sorted(path.name for path in publish.DOCS.iterdir()) == ["data.md", "fashion-mnist"]
+    assert capsys.readouterr().out == "docs: docs/fashion-mnist/\n"
+
+
+def test_the_data_sets_in_the_documents_are_those_of_the_table():
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    assert publish.replace_block(page, "data-sets", publish.data_sets(), ROOT / "docs/data.md") == page
+    for data_set in catalogue.DATA_SETS.values():
+        assert f"`{data_set.name}`" in page
 
 
 @pytest.fixture
@@ -156,7 +175,7 @@ def test_a_figure_that_is_gone_is_removed_and_no_other(project):
     files.write_bytes(publish.DOCS / "by-hand.png", b"a user's")
     publish.main([])
     left = sorted(path.name for path in publish.DOCS.iterdir())
-    assert left == ["b.png", "by-hand.png", "index.html", "published.json", "results.md"]
+    assert left == ["b.png", "by-hand.png", "data.md", "index.html", "published.json", "results.md"]
     assert "a.png" not in (publish.DOCS / "results.md").read_text(encoding="utf-8")
 
 
@@ -165,7 +184,7 @@ def test_without_figures_nothing_is_published(project):
         picture.unlink()
     with pytest.raises(InputError, match=r"stages/plot/figures: expected figures, found none; `dvc repro` draws them"):
         publish.main([])
-    assert list(publish.DOCS.iterdir()) == []
+    assert [path.name for path in publish.DOCS.iterdir()] == ["data.md"]
 
 
 def test_leftovers_of_a_removed_variant_are_not_published(project):
@@ -174,7 +193,7 @@ def test_leftovers_of_a_removed_variant_are_not_published(project):
     (paths.TRAIN / "ten").mkdir()
     with pytest.raises(InputError, match=r"stages/train: expected the trainings of params\.yaml alone, found gone; move"):
         publish.main([])
-    assert list(publish.DOCS.iterdir()) == []
+    assert [path.name for path in publish.DOCS.iterdir()] == ["data.md"]
 
 
 @pytest.mark.parametrize("content", ["", "<<<<<<< HEAD\n", "stages: 1", "[]"])

@@ -12,13 +12,13 @@ from quartet.base import files, params, paths
 from quartet.base.errors import InputError
 from quartet.base.params import Hyperparameters
 from quartet.base.stage import Tracked
-from quartet.data import splits
+from quartet.data import catalogue, splits
 from quartet.training import record
 from quartet.training.record import Epoch, TrainingRecord
 
 HEADER = b"epoch,train_loss,val_loss,val_accuracy\n"
 EPOCHS = [Epoch(1, 0.1 + 0.2, 1 / 3, 0.9), Epoch(2, 1e-17, 2.5, 1.0)]
-MANIFEST = {"data": "sample", "splits": {name: {"sha256": name} for name in splits.SPLITS}}
+MANIFEST = {**catalogue.SAMPLE.source.record, "splits": {name: {"sha256": name} for name in splits.SPLITS}}
 LAYERS = [{"layer": "conv1", "trainable": 5, "non_trainable": 0}, {"layer": "norm1", "trainable": 2, "non_trainable": 3}]
 TRACKED = Tracked("train@ten", {"params.yaml": {"variants.ten": {}}}, {"src/train.py": "md5 of it", "gone": None})
 SETTINGS = {"classes": 10, "bn": False, "epochs": 2, "batch_size": 20, "lr": 0.001, "schedule": "constant", "seed": 0}
@@ -26,7 +26,7 @@ RECORD = TrainingRecord(
     name="ten",
     hyperparameters=Hyperparameters(**SETTINGS, augment=False),
     groups=((0, 6), (1, 7), (2, 3, 5, 8), (4, 9)),
-    data="sample",
+    source=catalogue.SAMPLE.source,
     splits={"train": "one", "validation": "two"},
     code="code",
 )
@@ -48,7 +48,7 @@ OTHERS = {
         )
     ],
     "groups": [((0, 6), (1, 7), (3, 2, 5, 8), (4, 9)), ((1, 7), (0, 6), (2, 3, 5, 8), (4, 9))],
-    "data": ["mnist"],
+    "source": [catalogue.MNIST.source, catalogue.SAMPLE.source._replace(title="another")],
     "splits": [{"train": "one", "validation": "another"}, {"train": "two", "validation": "one"}],
     "code": ["another"],
 }
@@ -186,7 +186,7 @@ def test_parameters_groups_and_data_describe_a_training(workspace):
         "variant": "four-bn",
         "hyperparameters": {**recipe, "classes": 4, "bn": True},
         "groups": [[0, 6], [1, 7], [2, 3, 5, 8], [4, 9]],
-        "data": "sample",
+        **catalogue.SAMPLE.source.record,
         "splits": {"train": "train", "validation": "validation"},
     }
     assert found.provenance == {**found.description, "code": record.code_digest()}
@@ -262,7 +262,7 @@ def test_a_fingerprint_stays_where_others_change(edit, name, old, new):
 def test_a_fingerprint_changes_with_the_training_images_alone(workspace):
     before = fingerprint()
     for split in splits.SPLITS:
-        other = {"data": "sample", "splits": {**MANIFEST["splits"], split: {"sha256": "another"}}}
+        other = {**MANIFEST, "splits": {**MANIFEST["splits"], split: {"sha256": "another"}}}
         assert (fingerprint(manifest=other) == before) == (split == "test")
 
 

@@ -63,7 +63,7 @@ def test_the_tags_are_those_that_one_chooses_by():
     assert found == {
         "variant": "four",
         "data": "UCI digits sample, not MNIST",
-        "classes": "0·6 1·7 2·3·5·8 4·9",
+        "classes": "0·6, 1·7, 2·3·5·8, 4·9",
         "validation": "1" * 64,
         "val_accuracy": "0.9",
         "test_accuracy": "0.975",

@@ -12,7 +12,7 @@ import pytest
 from quartet.base import files, paths
 from quartet.base.errors import InputError
 from quartet.commands import results
-from quartet.data import idx
+from quartet.data import catalogue, idx
 
 PAGE = "# Results on MNIST\n\nData.\n\n| a |\n\n## One\n\nfirst\n\n## Two\n\nsecond\n"
 
@@ -23,7 +23,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in idx.FILES:
         files.write_bytes(paths.RAW / name, b"")
-    idx.record("mnist")
+    idx.record(catalogue.MNIST.source)
     files.write_bytes(paths.RESULTS, PAGE.encode())
     write_lock("as committed")
     git("init", "-q")
@@ -103,14 +103,14 @@ def test_the_branch_to_make_is_not_there_yet(project, capsys):
 def test_the_sample_is_not_beside_the_report_in_a_terminal(project, capsys):
     files.write_bytes(paths.RESULTS, (PAGE + "\n## Beside the report\n\nbeside\n\n## Layers and parameters\n\nl\n").encode())
     assert "## Beside the report" in printed(capsys)
-    idx.record("sample")
+    idx.record(catalogue.SAMPLE.source)
     lines = printed(capsys)
     assert not {"## Beside the report", "beside", "## Layers and parameters"} & set(lines)
     assert "## Two" in lines
 
 
 def test_after_the_sample_the_way_to_mnist_is_named(project, capsys):
-    idx.record("sample")
+    idx.record(catalogue.SAMPLE.source)
     assert printed(capsys)[-2:] == [
         "  QUARTET_MNIST=<directory or URL of its four files> make",
         "      train on MNIST: this run used sample data",

@@ -16,7 +16,7 @@ from project import PARAMS, ROOT
 from quartet.base import files, params, paths
 from quartet.base.params import Hyperparameters
 from quartet.commands import cli
-from quartet.data import idx, splits
+from quartet.data import catalogue, idx, splits
 from quartet.study import trained
 from quartet.tracking import runs
 from quartet.training import loop
@@ -337,7 +337,7 @@ def enough(*_args, **_settings):
 @pytest.mark.parametrize(
     ("stage", "begins"),
     [
-        ("fetch", "quartet.data.sources.take_mnist"),
+        ("fetch", "quartet.data.sources.take"),
         ("preprocess", "quartet.data.splits.save_split"),
         ("evaluate", "quartet.data.splits.load_split"),
         ("plot", "quartet.reporting.gallery.draw_all"),
@@ -347,10 +347,10 @@ def enough(*_args, **_settings):
 def test_a_stage_tracks_exactly_the_parameters_that_it_reads(reads, tiny, monkeypatch, stage, begins):
     for name, array in zip(idx.FILES, (tiny.images, tiny.labels) * 2, strict=True):
         files.write_bytes(paths.RAW / name, idx.encode(array))
-    idx.record("sample")
+    idx.record(catalogue.SAMPLE.source)
     monkeypatch.setattr(begins, enough)
     if stage in ("plot", "page"):
-        splits.save_all(dict.fromkeys(splits.SPLITS, tiny), "sample")
+        splits.save_all(dict.fromkeys(splits.SPLITS, tiny), catalogue.SAMPLE.source)
         monkeypatch.setattr("quartet.evaluation.predictions.read", lambda names: enough() if not names else Nothing())
         monkeypatch.setattr("quartet.reporting.gallery.draw_all", lambda *_: {})
         monkeypatch.setattr("quartet.evaluation.predictions.check_images", lambda *_: None)
@@ -368,14 +368,14 @@ class Nothing(dict):
         return self
 
     record = property(lambda self: self)
-    data = "sample"
+    source = catalogue.SAMPLE.source
 
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_training_tracks_exactly_the_parameters_that_it_reads(reads, tiny, monkeypatch, name):
     # A trial of ten classes reads no groups, and one of four does.
     paths.PARAMS.write_text(paths.PARAMS.read_text(encoding="utf-8").replace("classes: 10", "classes: 4", 1))
-    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), "sample")
+    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), catalogue.SAMPLE.source)
     monkeypatch.setattr(loop, "fit", enough)
     monkeypatch.setattr(runs, "live", enough)
     monkeypatch.setattr(sys, "argv", ["train", name])

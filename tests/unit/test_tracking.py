@@ -77,7 +77,7 @@ def test_each_epoch_is_in_the_store_before_the_next_one(own_store):
     assert [metric.value for metric in store.client().get_metric_history(run.info.run_id, "val_loss")] == [
         epoch.val_loss for epoch in HISTORY
     ]
-    assert run.data.params["groups"] == "0 1 2 3 4 5 6 7 8 9"
+    assert run.data.params["groups"] == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == [
         "UCI digits sample, not MNIST: train",
         "UCI digits sample, not MNIST: validation",
@@ -209,7 +209,7 @@ def test_a_run_that_was_begun_and_not_described_is_described(own_store):
         "schedule": "constant",
         "augment": "False",
         "seed": "0",
-        "groups": "0 1 2 3 4 5 6 7 8 9",
+        "groups": "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         "data": "sample",
     }
     assert len(run.inputs.dataset_inputs) == 2

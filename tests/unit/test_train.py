@@ -9,7 +9,7 @@ import train
 from project import replace
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError, WorkError
-from quartet.data import splits
+from quartet.data import catalogue, splits
 from quartet.model import network, weights
 from quartet.tracking import runs
 from quartet.training import record
@@ -18,7 +18,7 @@ from quartet.training import record
 @pytest.fixture
 def prepared(workspace, tiny):
     """What preprocess leaves."""
-    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), "sample")
+    splits.save_all(dict.fromkeys(splits.SPLITS, tiny), catalogue.SAMPLE.source)
     return workspace
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 import double
 from quartet.base import numerics
 from quartet.base.params import Hyperparameters
-from quartet.data import splits
+from quartet.data import catalogue, splits
 from quartet.model import inference
 from quartet.model.network import pixels
 from quartet.training import loop
@@ -296,7 +296,7 @@ def test_augmentation_comes_from_its_generator():
 
 
 def test_examples_are_a_splits_images_and_classes(workspace, tiny):
-    splits.save_all({"train": tiny}, "sample")
+    splits.save_all({"train": tiny}, catalogue.SAMPLE.source)
     images, labels = loop.load_examples("train", ((0, 6), (1, 7), (2, 3, 5, 8), (4, 9)))
     np.testing.assert_array_equal(images.numpy(), tiny.images)
     classes = np.array([0, 1, 2, 2, 3, 2, 0, 1, 2, 3])
@@ -331,7 +331,7 @@ class StoppedError(Exception):
 
 def trial(hyperparameters):
     """The checkpoint of a training of these."""
-    return CheckpointFile(TrainingRecord("trial", hyperparameters, ((0,),), "sample", {}, "code"))
+    return CheckpointFile(TrainingRecord("trial", hyperparameters, ((0,),), catalogue.SAMPLE.source, {}, "code"))
 
 
 @pytest.mark.parametrize("bn", [False, True])

@@ -77,7 +77,7 @@ class Hyperparameters(Strict):
 
 
 class _Data(Strict):
-    source: Literal["auto", "mnist", "sample"]
+    source: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]  # which are known, quartet.data.catalogue says
     validation_fraction: float = Field(gt=0, lt=1)
     seed: Seed
 

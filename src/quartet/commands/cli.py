@@ -15,6 +15,8 @@ COMMANDS = {
     "sync": "make MLflow agree with the models that DVC has",
     "results": "print the results of the last run, and what can be done next",
     "predict": "read the digit in each of your own pictures",
+    "retest": "test the models of MNIST on QMNIST's 50,000 further digits",
+    "pack": "make a data set of your own from pictures that are sorted by class",
     "register": "put the trained models into MLflow's registry, and choose the champion",
     "serve": "serve the page of results, and read digits over HTTP",
     "ui": "serve MLflow's pages on the store that the pipeline writes to",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from quartet.base import errors, files, params, paths, process
-from quartet.data import splits
 from quartet.evaluation import predictions
 from quartet.tracking import attempts, runs, store
 from quartet.training import record
@@ -39,10 +38,10 @@ def log_evaluation(name: str, metrics: dict[str, Any]) -> bool:
     from quartet.reporting import figures
 
     training = record.read(name)
-    title = splits.TITLES[training.data]
+    title = training.source.title
 
     def draw() -> dict[str, bytes]:
-        names, matrices = splits.class_names(training.groups), {"": metrics["confusion"]}
+        names, matrices = training.class_names, {"": metrics["confusion"]}
         drawn = (
             figures.confusions(f"Confusion on the test set: {name}", title, names, matrices),
             figures.losses(f"Loss: {name}", title, {name: record.read_history(name)}),

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from quartet.base import errors, files, numerics, params, paths, process, stage
 from quartet.base.errors import InputError, WorkError
 from quartet.commands import outputs
-from quartet.data import idx, sample, splits
+from quartet.data import catalogue, idx, sample, splits
 
 EMULATOR = "qemu-x86_64"
 # AMD, Intel's first with AVX2 and FMA, and Hygon: libraries choose code by the vendor's name.
@@ -47,7 +47,7 @@ def prepare(settings: Mapping[str, object], folder: Path) -> None:
     files.write_json(folder / paths.PARAMS, content, sort_keys=False)  # YAML contains JSON
     for name, array in sample.digits().items():
         files.write_bytes(folder / paths.RAW / name, idx.encode(array[: pool if name.startswith("train") else TEST]))
-    idx.record("sample", folder)
+    idx.record(catalogue.SAMPLE.source, folder)
 
 
 def run(trainings: Sequence[str], *, draw: bool) -> None:
@@ -71,10 +71,10 @@ def run(trainings: Sequence[str], *, draw: bool) -> None:
         record.write(training, epochs, network.layer_table(trained), stage.note(paths.stage(name), settings))
         with determinism.deterministic():
             logits = inference.predict(trained, torch.from_numpy(test.images))
-            scores[name] = metrics.score(logits, test.labels, training.groups)
+            scores[name] = metrics.score(logits, test.labels, training.groups, training.class_names)
     predictions.write(scores, test.labels)
     if draw:
-        results, title = predictions.read(trainings), splits.TITLES["sample"]
+        results, title = predictions.read(trainings), splits.load_source().title
         pictures = gallery.draw_all(results, test.images, title)
         for name, picture in pictures.items():
             files.write_bytes(paths.FIGURES / name, picture)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from quartet.base import errors, files, params, process
 from quartet.base.errors import InputError
-from quartet.data import idx, photo, splits
+from quartet.data import idx, photo
 
 IDX = bytes([0, 0, idx.UNSIGNED_BYTE])  # how an IDX file of bytes begins
 
@@ -50,12 +50,12 @@ def readable(names: Sequence[str]) -> tuple[list[Named], list[InputError]]:
     return found, wrong
 
 
-def line(answer: dict[str, Any]) -> str:
-    """Write an answer for people."""
+def line(answer: dict[str, Any], names: Sequence[str]) -> str:
+    """Write an answer for people; `names` has what each digit, or label of another data set, is called."""
     second = answer["runner_up"]
     others = ", ".join(f"{name} {said['class']}" for name, said in answer["variants"].items())
     return (
-        f"{answer['file']}: {answer['digit']}  (score {answer['score']:.2f}; next {second['digit']} with"
+        f"{answer['file']}: {names[answer['digit']]}  (score {answer['score']:.2f}; next {names[second['digit']]} with"
         f" {second['score']:.2f}; {others})"
     )
 
@@ -89,15 +89,16 @@ def main(arguments: Sequence[str]) -> None:
 
     models = recognition.load(params.load().trainings)
     chosen = recognition.chosen(models, options.model)
+    labels = models[chosen].training.class_names
     if options.save:
         save(options.save, found)
     if found and not options.json:
-        data = splits.TITLES[models[chosen].training.data]
+        data = models[chosen].training.source.title
         print(f"predict: the digit is what {chosen} says, trained on {data}")
     stack = np.stack([image for _, image in found]) if found else np.empty((0, idx.SIDE, idx.SIDE), np.uint8)
     for (name, _), answer in zip(found, recognition.answers(recognition.readers(models), chosen, stack), strict=True):
         described = {"file": name, **answer}
-        errors.tell(json.dumps(described) if options.json else line(described))
+        errors.tell(json.dumps(described) if options.json else line(described, labels))
     for error in wrong:
         errors.say(f"error: {error}")
     if wrong:

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tabulate import tabulate
+
 from quartet.base import errors, files, numerics, params, paths, process
 from quartet.base.errors import InputError
 from quartet.commands import outputs
+from quartet.data import catalogue, idx
 
 DOCS = Path("docs")
 README = Path("README.md")
@@ -89,7 +92,6 @@ def main(arguments: Sequence[str]) -> None:
         )
     if not options.study:
         publish_results()
-        print(f"docs: {DOCS}/results.md, its figures, {DOCS}/{paths.PAGE.name} and {outputs.FILE}")
     elif reason := why_not_the_study():
         errors.tell(f"docs: {reason}: {DOCS}/{STUDY}.md and {README} stay as they are")
     else:
@@ -97,13 +99,43 @@ def main(arguments: Sequence[str]) -> None:
         print(f"docs: {DOCS}/{STUDY}.md, its figures, {DOCS}/{STUDY}.json and {README}")
 
 
+def data_sets() -> str:
+    """Write the table of data sets, and whose they are, in Markdown."""
+    listed = [*catalogue.DATA_SETS.values(), catalogue.QMNIST]
+    rows = [
+        {
+            "`data.source`": f"`{it.name}`" if it.name in catalogue.DATA_SETS else "(`quartet retest`)",
+            "title": it.title,
+            "hashes": it.hashes or "–",
+            "tried": it.tried,
+        }
+        for it in listed
+    ]
+    table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+    return "\n".join([table, "", *(f"- {it.title}: {it.citation}. Licence: {it.licence}." for it in listed if it.citation)])
+
+
+def publish_other(source: str) -> None:
+    """Write the results on a data set that is not MNIST, and their figures, into a folder of docs/ of its own."""
+    folder = DOCS / source
+    page = paths.RESULTS.read_text(encoding="utf-8").replace(f"]({paths.FIGURES.name}/", "](")
+    files.write_bytes(folder / paths.RESULTS.name, page.encode())
+    for picture in sorted(paths.FIGURES.glob("*.png")):
+        files.write_bytes(folder / picture.name, picture.read_bytes())
+    print(f"docs: {folder}/")
+
+
 def publish_results() -> None:
-    """Write the pipeline's tables, figures and page into docs/, and record the hashes of all outputs."""
-    source = files.read_record(paths.SOURCE, "fetch")["data"]
-    if source != "mnist":
-        raise InputError(
-            f"{paths.SOURCE}: expected mnist, found {source}: docs/ shows no other data; QUARTET_MNIST=… make docs"
-        )
+    """Write the pipeline's tables, figures and page into docs/, and record the hashes of all outputs.
+
+    Results on data that others can have, but that is not MNIST, go into a folder of their own.
+    """
+    source = idx.source().data
+    if source != catalogue.MNIST.name and catalogue.chosen(source).files:
+        publish_other(source)
+        return
+    if source != catalogue.MNIST.name:
+        raise InputError(f"{paths.SOURCE}: expected data that others can have, found {source}; QUARTET_MNIST=… make docs")
     leftovers = {path.name for path in paths.TRAIN.glob("[!.]*")} - set(params.load().trainings)
     if leftovers:  # they change the hash of a dependency, which nobody else could reproduce
         raise InputError(
@@ -123,3 +155,5 @@ def publish_results() -> None:
     for name in published - {picture.name for picture in pictures}:
         (DOCS / name).unlink(missing_ok=True)  # of variants that were removed
     outputs.write(outputs.hashes(places=outputs.locked()))
+    quote("data-sets", data_sets(), DOCS / "data.md")
+    print(f"docs: {DOCS}/results.md, its figures, {DOCS}/{paths.PAGE.name} and {outputs.FILE}")

@@ -46,12 +46,12 @@ def card(model: Model, test: Mapping[str, Any], images: int) -> str:
     training = model.training
     right = np.arange(images) < round(test["accuracy"] * images)
     low, high = comparison.interval(right)
-    names = splits.class_names(training.groups)
+    names = training.class_names
     return CARD.format(
         parameters=sum(parameter.numel() for parameter in model.network.parameters()),
         what="handwritten digits" if len(names) == 10 else f"which of {len(names)} groups a handwritten digit is in",
         variant=training.name,
-        data=splits.TITLES[training.data],
+        data=training.source.title,
         test=100 * test["accuracy"],
         low=low,
         high=high,
@@ -71,8 +71,8 @@ def tags(model: Model, test: Mapping[str, Any], images: Mapping[str, str]) -> di
     training = model.training
     return {
         "variant": training.name,
-        "data": splits.TITLES[training.data],
-        "classes": " ".join(splits.class_names(training.groups)),
+        "data": training.source.title,
+        "classes": ", ".join(training.class_names),
         "validation": training.splits["validation"],
         RECIPE: recipes.fingerprint(training, images),
         "val_accuracy": f"{model.val_accuracy:.6g}",
@@ -116,13 +116,13 @@ def register_all(models: Mapping[str, Model]) -> dict[str, Version]:
     digests = {split: it["sha256"] for split, it in described.items()}
     found = {}
     for name, model in models.items():
-        registered = registered_name(model.training.data, len(model.training.groups))
+        registered = registered_name(model.training.source.data, len(model.training.groups))
         weights = files.sha256(paths.model(name))
         found[name] = attempt(
             partial(
                 registry.register,
                 registered,
-                splits.TITLES[model.training.data],
+                model.training.source.title,
                 weights,
                 tags(model, scores[name], digests),
                 card(model, scores[name], described["test"]["images"]),

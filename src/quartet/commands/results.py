@@ -10,6 +10,7 @@ from pathlib import Path
 from quartet.base import errors, files, paths, process
 from quartet.base.errors import InputError
 from quartet.commands import outputs
+from quartet.data import catalogue
 from quartet.reporting import headings
 
 SAVE = "git switch -c {} && git commit -am 'My baseline'"
@@ -56,14 +57,14 @@ def _said(*command: str) -> str:
 
 
 def next_steps(data: str) -> str:
-    """Return what to do next, after a run on this data, `mnist` or `sample`."""
+    """Return what to do next, after a run on this data, by its name in params.yaml."""
     steps = {}
     if why := why_commit():
         steps[SAVE.format(free_branch())] = f"first: {why}"
     steps[str(paths.PAGE)] = "open it in a browser: results, misread images, a sheet to draw on"
     steps["make ui"] = "compare the runs in MLflow"
     steps[". .venv/bin/activate"] = "then: dvc exp run -S bn=true; dvc metrics diff; dvc plots show; README.md has more"
-    if data != "mnist":
+    if data == catalogue.SAMPLE.name:
         steps["QUARTET_MNIST=<directory or URL of its four files> make"] = "train on MNIST: this run used sample data"
     indent = " " * 6
     return "\n".join(

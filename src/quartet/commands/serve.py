@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from quartet.base import params, paths, process
 from quartet.base.errors import InputError, WorkError
 from quartet.commands.ui import HOST, check_port
-from quartet.data import idx, photo, splits
+from quartet.data import idx, photo
 from quartet.tracking import attempts, registry, store
 
 if TYPE_CHECKING:
@@ -203,13 +203,13 @@ def served(asked: str | None) -> tuple[dict[str, Reader], str, str]:
         if found is None:
             raise InputError(f"--model: MLflow ({store.uri()}) has no model {name}; `quartet register` makes them")
         scores, tags = found
-        classes = tags.get("classes", "").split()
+        classes = tags.get("classes", "").split(", ")
         if len(classes) != 10:
             raise InputError(f"--model: {name}: expected a model of ten classes, found {len(classes)}")
         return {name: recognition.Reader(classes, scores)}, name, tags["data"]
     models = recognition.load(params.load().trainings)
     chosen = recognition.chosen(models, asked)
-    return recognition.readers(models), chosen, splits.TITLES[models[chosen].training.data]
+    return recognition.readers(models), chosen, models[chosen].training.source.title
 
 
 def listener(host: str, port: int) -> socket.socket:

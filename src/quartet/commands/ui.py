@@ -14,9 +14,9 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 
-from quartet.base import errors, files, paths, process
+from quartet.base import errors, paths, process
 from quartet.base.errors import InputError, WorkError
-from quartet.data import splits
+from quartet.data import idx
 from quartet.tracking import attempts, store
 
 HOST = "127.0.0.1"
@@ -30,7 +30,7 @@ def view() -> str:
     """Return the part of the link that chooses what is shown: the charts of the runs on the data that is here."""
     if not paths.SOURCE.exists():
         return VIEW
-    title = splits.TITLES[files.read_record(paths.SOURCE, "fetch")["data"]]
+    title = idx.source().title
     return f"{VIEW}&searchFilter=" + urllib.parse.quote(f'tags.data = "{title}"')
 
 

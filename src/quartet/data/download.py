@@ -1,4 +1,4 @@
-"""Downloads of MNIST's files: bounded in bytes and in time, and verified."""
+"""Downloads of a data set's files: bounded in bytes and in time, and verified."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import hashlib
 import signal
 import sys
 import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
 import pooch
 import requests
 
 from quartet.base.errors import WorkError
+from quartet.data.catalogue import Archive, Known
 
 CONNECT_SECONDS, READ_SECONDS = 4, 6
 # The time limit for a file, retry included, plus one second for each so many bytes.
@@ -25,17 +27,15 @@ FILE_SECONDS, BYTES_PER_SECOND = 15, 16_000
 RETRIES = 1
 
 
-class Known(NamedTuple):
-    """What a file is: its size in bytes and its SHA-256, unpacked and as the mirrors' .gz."""
+def unpack(file: BinaryIO, known: Known, *, trusted: bool = False) -> bytes:
+    """Decompress the .gz of a known file, reading no more than a byte past its size; ValueError if it is another file.
 
-    size: int
-    sha256: str
-    gz_size: int
-    gz_sha256: str
-
-
-def unpack(file: BinaryIO, known: Known) -> bytes:
-    """Decompress a .gz of MNIST, reading no more than a byte past the known size; ValueError if it is another file."""
+    A `trusted` one has been verified by its own hash.
+    """
+    if not known.sha256 and not trusted:
+        if hashlib.sha256(file.read()).hexdigest() != known.gz_sha256:
+            raise ValueError(f"another file: expected a .gz of SHA-256 {known.gz_sha256[:12]}…")
+        file.seek(0)
     try:
         with gzip.GzipFile(fileobj=file) as packed:
             content = packed.read(known.size + 1)
@@ -46,9 +46,10 @@ def unpack(file: BinaryIO, known: Known) -> bytes:
 
 
 def verified(content: bytes, known: Known) -> bytes:
-    """Return the content itself; ValueError if it is not the known file."""
-    if len(content) > known.size or hashlib.sha256(content).hexdigest() != known.sha256:
-        raise ValueError(f"not MNIST's file: expected {known.size:,} bytes of SHA-256 {known.sha256[:12]}…")
+    """Return the content itself; ValueError if it is not the known file. If no SHA-256 of it is known, its size counts."""
+    if len(content) != known.size or (known.sha256 and hashlib.sha256(content).hexdigest() != known.sha256):
+        digest = f" of SHA-256 {known.sha256[:12]}…" if known.sha256 else ""
+        raise ValueError(f"another file: expected {known.size:,} bytes{digest}")
     return content
 
 
@@ -61,7 +62,7 @@ class _Bounded:
     def write(self, block: bytes) -> None:
         self.left -= len(block)
         if self.left < 0:
-            raise ValueError("more bytes than MNIST's file has")
+            raise ValueError("more bytes than the file has")
         self.file.write(block)
 
     def flush(self) -> None:
@@ -101,10 +102,36 @@ def address(base: str, file: str) -> str:
 
 
 def fetch(base: str, name: str, known: Known) -> bytes:
-    """Download a file, packed as .gz below a URL, and unpack it; pooch retries and verifies.
+    """Download a file, packed as .gz below a URL, and unpack it.
 
     Raises ValueError if it is another file, RequestException, or WorkError if it takes too long.
     """
+    with fetched(base, f"{known.name or name}.gz", known.gz_size, known.gz_sha256) as file:
+        return unpack(file, known, trusted=True)
+
+
+def fetch_archive(base: str, archive: Archive, wanted: Mapping[str, Known]) -> dict[str, bytes]:
+    """Download a zip archive below a URL, and return the content of these files of it; raises what `fetch` does."""
+    with fetched(base, archive.name, archive.size, archive.sha256) as file:
+        return members(file, archive, wanted)
+
+
+def members(file: BinaryIO, archive: Archive, wanted: Mapping[str, Known]) -> dict[str, bytes]:
+    """Return the content of these files of a zip archive that was verified; ValueError if one is not in it."""
+    found = {}
+    try:
+        with zipfile.ZipFile(file) as opened:
+            for name, known in wanted.items():
+                with opened.open(f"{archive.folder}{known.name or name}.gz") as packed:
+                    found[name] = unpack(packed, known, trusted=True)  # type: ignore[arg-type] # as gzip takes it
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{archive.name}: {error}") from None
+    return found
+
+
+@contextmanager
+def fetched(base: str, name: str, size: int, sha256: str) -> Iterator[BinaryIO]:
+    """Download a file below a URL for the block; pooch retries and verifies."""
 
     def bounded(url: str, output_file: str, manager: Any) -> None:
         http = pooch.HTTPDownloader(
@@ -114,20 +141,20 @@ def fetch(base: str, name: str, known: Known) -> bytes:
             hooks={"response": _as_sent},
         )
         with Path(output_file).open("wb") as file:
-            http(url, _Bounded(file, known.gz_size), manager)
+            http(url, _Bounded(file, size), manager)
 
     pooch.get_logger().setLevel("WARNING")
-    seconds = FILE_SECONDS + known.gz_size / BYTES_PER_SECOND
+    seconds = FILE_SECONDS + size / BYTES_PER_SECOND
     with tempfile.TemporaryDirectory() as folder, deadline(seconds):
         mirror = pooch.create(
             path=folder,
             base_url="",
-            registry={f"{name}.gz": f"sha256:{known.gz_sha256}"},
-            urls={f"{name}.gz": address(base, f"{name}.gz")},
+            registry={name: f"sha256:{sha256}"},
+            urls={name: address(base, name)},
             retry_if_failed=RETRIES,
         )
-        with Path(mirror.fetch(f"{name}.gz", downloader=bounded)).open("rb") as file:
-            return unpack(file, known)
+        with Path(mirror.fetch(name, downloader=bounded)).open("rb") as file:
+            yield file
 
 
 def reason(error: Exception) -> str:
@@ -142,5 +169,5 @@ def reason(error: Exception) -> str:
             return "no answer in time"
         return (isinstance(cause, OSError) and cause.strerror) or str(cause)
     if "hash of downloaded file" in str(error):
-        return "its SHA-256 is not that of MNIST's file"
+        return "its SHA-256 is another"
     return str(error)

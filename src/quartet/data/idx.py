@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import idx2numpy
 import numpy as np
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 
 from quartet.base import files, paths
 from quartet.base.errors import InputError
+from quartet.data.splits import Source
 
-UNSIGNED_BYTE = 0x08
+UNSIGNED_BYTE, INT = 0x08, 0x0C
+SIZES = {UNSIGNED_BYTE: 1, INT: 4}  # bytes of an item
+KINDS = {UNSIGNED_BYTE: "bytes", INT: "integers"}
 SIDE = 28
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -30,17 +34,32 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
             header = file.read(4 + 4 * dimensions)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; `dvc repro` fetches it") from None
-    expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
+    if problem := _problem(header, path.stat().st_size, dimensions, UNSIGNED_BYTE):
+        raise InputError(f"{path}: {problem}; delete it and run `dvc repro`")
+    return np.asarray(idx2numpy.convert_from_file(str(path)), dtype=np.uint8)
+
+
+def parse(content: bytes, dimensions: int, kind: int = UNSIGNED_BYTE) -> NDArray[Any]:
+    """Parse the content of an IDX file, of unsigned bytes or of 32-bit integers; ValueError says what is wrong with it."""
+    if problem := _problem(content[: 4 + 4 * dimensions], len(content), dimensions, kind):
+        raise ValueError(problem)
+    return np.asarray(idx2numpy.convert_from_string(content))
+
+
+def _problem(header: bytes, size: int, dimensions: int, kind: int) -> str:
+    """Say what is wrong with the beginning of an IDX file of this size in bytes; nothing if all is well."""
+    expected = bytes([0, 0, kind, dimensions])
     if header[:4] != expected:
         found = header[:4].hex() or "nothing"
-        raise _bad(path, f"expected the IDX magic {expected.hex()} ({dimensions}-dimensional bytes), found {found}")
+        return f"expected the IDX magic {expected.hex()} ({dimensions}-dimensional {KINDS[kind]}), found {found}"
     if len(header) < 4 + 4 * dimensions:
-        raise _bad(path, f"the header ends after {len(header)} bytes of {4 + 4 * dimensions}")
+        return f"the header ends after {len(header)} bytes of {4 + 4 * dimensions}"
     shape = struct.unpack(f">{dimensions}I", header[4:])
-    payload = path.stat().st_size - len(header)
-    if math.prod(shape) != payload:
-        raise _bad(path, f"the header promises {' x '.join(map(str, shape))} items of a byte, the file holds {payload}")
-    return np.asarray(idx2numpy.convert_from_file(str(path)), dtype=np.uint8)
+    payload = size - len(header)
+    if math.prod(shape) * SIZES[kind] != payload:
+        items = "items of a byte" if kind == UNSIGNED_BYTE else f"items of {SIZES[kind]} bytes"
+        return f"the header promises {' x '.join(map(str, shape))} {items}, the file holds {payload}"
+    return ""
 
 
 def read_pair(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -68,13 +87,13 @@ def encode(array: NDArray[np.uint8]) -> bytes:
     return bytes(idx2numpy.convert_to_string(array))
 
 
-def record(source: str, root: Path = Path()) -> None:
-    """Write which data data/raw/ below `root` holds, `mnist` or `sample`, and the SHA-256 of each file."""
+def record(source: Source, root: Path = Path()) -> None:
+    """Write which data data/raw/ below `root` holds, and the SHA-256 of each file."""
     digests = {name: files.sha256(root / paths.RAW / name) for name in FILES}
-    files.write_record(root / paths.SOURCE, {"data": source, "sha256": digests})
+    files.write_record(root / paths.SOURCE, {**source.record, "sha256": digests})
 
 
-def check() -> str:
+def check() -> Source:
     """Compare data/raw/ with the record of it, and return which data it is; InputError for a file that is damaged."""
     recorded = files.read_record(paths.SOURCE, "fetch")
     for name, expected in recorded["sha256"].items():
@@ -82,8 +101,9 @@ def check() -> str:
             raise InputError(f"{paths.RAW / name}: missing; `dvc repro` fetches it")
         if files.sha256(paths.RAW / name) != expected:
             raise InputError(f"{paths.RAW / name}: not the file that fetch recorded: damaged; {files.remake('fetch')}")
-    return str(recorded["data"])
+    return Source.of(recorded)
 
 
-def _bad(path: Path, problem: str) -> InputError:
-    return InputError(f"{path}: {problem}; delete it and run `dvc repro`")
+def source() -> Source:
+    """Read which data data/raw/ holds, without a look at its files; InputError if that is missing or damaged."""
+    return Source.of(files.read_record(paths.SOURCE, "fetch"))

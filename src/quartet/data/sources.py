@@ -1,4 +1,4 @@
-"""data/raw/: MNIST's four IDX files from wherever they can be had, each verified, or the embedded sample."""
+"""data/raw/: the four IDX files of a data set from wherever they can be had, each verified, or the embedded sample."""
 
 from __future__ import annotations
 
@@ -8,68 +8,29 @@ import hashlib
 import os
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import numpy as np
 import requests
+from numpy.typing import NDArray
 
 from quartet.base import errors, files, paths
 from quartet.base.errors import InputError, WorkError
-from quartet.data import download, idx, sample
-from quartet.data.download import Known
+from quartet.data import catalogue, download, idx, own, sample
+from quartet.data.catalogue import DataSet, Known
+from quartet.data.splits import Source
 
 GZIP = b"\x1f\x8b"  # how a gzip file begins (RFC 1952)
-WITHIN = ("*", "*/*", "MNIST/raw/*")  # searched for files in a directory; the last is torchvision's layout
+WITHIN = ("*", "*/*", "*/raw/*")  # searched for files in a directory; the last is torchvision's layout
 LISTED = 9  # files that a message lists at most
-# Data sets whose files have the same names as MNIST's, by MD5 (from torchvision.datasets.mnist).
-OTHERS = {
-    "8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST",
-    "25c81989df183df01b3e8a0aad5dffbe": "Fashion-MNIST",
-    "bef4ecab320f06d8554ea6380940ec79": "Fashion-MNIST",
-    "bb300cfdad3c16e7a12a480ee83cd310": "Fashion-MNIST",
-    "bdb82020997e1d708af4cf47b453dcf7": "KMNIST",
-    "e144d726b3acfaa3e44228e80efcd344": "KMNIST",
-    "5c965bf0a639b31b8f53240b1b52f4d7": "KMNIST",
-    "7320c461ea6c1c855c0b718fb2a4b134": "KMNIST",
-}
-VARIABLE = "QUARTET_MNIST"
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-# The smallest file first, so that a mirror that fails is found out early.
-MNIST = {
-    "t10k-labels-idx1-ubyte": Known(
-        10_008,
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        4_542,
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-    ),
-    "train-labels-idx1-ubyte": Known(
-        60_008,
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        28_881,
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    ),
-    "t10k-images-idx3-ubyte": Known(
-        7_840_016,
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        1_648_877,
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    ),
-    "train-images-idx3-ubyte": Known(
-        47_040_016,
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        9_912_422,
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    ),
-}
 
 
-def read_local(folder: Path, name: str) -> bytes:
-    """Find one of MNIST's files in a directory or a folder in it, packed or not, under any name: its SHA-256 identifies it.
+def read_local(folder: Path, name: str, data_set: DataSet) -> bytes:
+    """Find a file of a data set in a directory or a folder in it, packed or not, under any name: its SHA-256 identifies it.
 
     ValueError if it is not there, which says what is wrong with a file of that very name.
     """
@@ -78,8 +39,14 @@ def read_local(folder: Path, name: str) -> bytes:
     found = _files(folder)
     if not found:
         raise ValueError("no files in that directory")
-    known, named = MNIST[name], [folder / name, folder / f"{name}.gz"]
-    problem = f"no file there, packed or not, has SHA-256 {known.sha256[:12]}…"
+    known = data_set.files[name]
+    if archive := data_set.archive:
+        for path in found:
+            if path.stat().st_size == archive.size and files.sha256(path) == archive.sha256:
+                with path.open("rb") as opened:
+                    return download.members(opened, archive, {name: known})[name]
+    named = [folder / f"{called}{end}" for called in dict.fromkeys((name, known.name or name)) for end in ("", ".gz")]
+    problem = f"no file there, packed or not, has SHA-256 {(known.sha256 or known.gz_sha256)[:12]}…"
     for path in [*named, *(path for path in found if path not in named)]:
         if not path.is_file():
             continue
@@ -98,7 +65,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def listing(folder: Path) -> str:
-    """Describe each file of a directory in a few words: for those who expected MNIST there."""
+    """Describe each file of a directory in a few words: for those who expected others there."""
     found = _files(folder)
     told = [f"{path.relative_to(folder)} ({describe(path)})" for path in found[:LISTED]]
     return ", ".join(told + [f"and {len(found) - LISTED} more"] * (len(found) > LISTED))
@@ -108,14 +75,12 @@ def describe(path: Path) -> str:
     """Describe a file in a few words, by its content, whatever its name."""
     try:
         with path.open("rb") as file:
-            if path.stat().st_size <= max(known.size for known in MNIST.values()):
-                whole = file.read()
-                digest = hashlib.sha256(whole).hexdigest()
-                for name, known in MNIST.items():
-                    if digest in (known.sha256, known.gz_sha256):
-                        return f"MNIST's {name}"
-                if other := OTHERS.get(hashlib.md5(whole, usedforsecurity=False).hexdigest()):
-                    return f"of {other}"
+            if path.stat().st_size <= max(known.size for it in catalogue.DATA_SETS.values() for known in it.files.values()):
+                digest = hashlib.sha256(file.read()).hexdigest()
+                for data_set in catalogue.DATA_SETS.values():
+                    for name, known in data_set.files.items():
+                        if digest in (known.sha256, known.gz_sha256):
+                            return f"{data_set.title}'s {name}"
             packed = _is_packed(file)
             try:
                 with gzip.GzipFile(fileobj=file) if packed else contextlib.nullcontext(file) as content:
@@ -142,6 +107,8 @@ def _unpacked(file: BinaryIO, known: Known, *, named_packed: bool) -> bytes:
     """Return the known file's content from one that is it or has it packed; ValueError if it is another."""
     if _is_packed(file) or (named_packed and not _may_be(file, known)):  # some browsers unpack a file but keep its name
         return download.unpack(file, known)
+    if not known.sha256:
+        raise ValueError("unpacked, but the SHA-256 of the .gz alone is known; expected that")
     return download.verified(file.read(known.size + 1), known)
 
 
@@ -162,29 +129,55 @@ def _is_packed(file: BinaryIO) -> bool:
     return begins == GZIP
 
 
-def obtain(name: str, location: str) -> bytes:
-    """Read one of MNIST's files from a directory, a `file:` URL or an `http(s):` URL."""
+def obtain(data_set: DataSet, wanted: Sequence[str], location: str) -> dict[str, bytes]:
+    """Read the first wanted file of a data set, and others that come with it, from a directory or a URL.
+
+    Images are as MNIST has them, whatever the data set has.
+    """
     scheme = urlsplit(location).scheme.lower()
     if scheme in ("http", "https"):
-        return download.fetch(location, name, MNIST[name])
-    if "://" in location and scheme != "file":
+        if data_set.archive:
+            found = download.fetch_archive(location, data_set.archive, {name: data_set.files[name] for name in wanted})
+        else:
+            found = {wanted[0]: download.fetch(location, wanted[0], data_set.files[wanted[0]])}
+    elif "://" in location and scheme != "file":
         raise ValueError("expected a directory, a file: URL or an http(s): URL")
-    folder = Path(url2pathname(urlsplit(location).path)) if scheme == "file" else Path(location).expanduser()
-    folder = paths.project_root() / folder
+    else:
+        found = {wanted[0]: _obtain_local(data_set, wanted[0], directory(location))}
+    return {name: _upright(content) for name, content in found.items()} if data_set.transposed else found
+
+
+def directory(location: str) -> Path:
+    """Return the directory that a path or a `file:` URL names."""
+    is_url = urlsplit(location).scheme.lower() == "file"
+    folder = Path(url2pathname(urlsplit(location).path)) if is_url else Path(location).expanduser()
+    return paths.project_root() / folder
+
+
+def _obtain_local(data_set: DataSet, name: str, folder: Path) -> bytes:
     try:
-        return read_local(folder, name)
+        return read_local(folder, name, data_set)
     except ValueError as error:
         raise ValueError(f"{error}; it has {listing(folder)}" if _files(folder) else str(error)) from None
 
 
-def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None:
-    """Complete data/raw/ with MNIST's files: from what the user put there, else from the first location that serves each.
+def _upright(content: bytes) -> bytes:
+    """Exchange rows and columns of each image of an IDX file; labels stay as they are."""
+    dimensions = content[3]
+    if dimensions < 3:
+        return content
+    return idx.encode(idx.parse(content, dimensions).swapaxes(1, 2))
+
+
+def take(data_set: DataSet, locations: Sequence[str], *, all_or_none: bool = False) -> None:
+    """Complete data/raw/ with a data set's files, from what the user put there or the first location that serves each.
 
     A file that is right already is kept. If a file can be had from none, a warning says why for each location but the
     last, and WorkError for the last. With `all_or_none` a location that lacks one changes nothing.
     """
-    missing = [name for name in MNIST if not _at_hand(name)]
-    ready = {name: content for name in missing if (content := _at_hand_elsewhere(name)) is not None}
+    recorded = _recorded(data_set)
+    missing = [name for name in data_set.files if not _at_hand(data_set, name, recorded)]
+    ready = {name: content for name in missing if (content := _at_hand_elsewhere(data_set, name)) is not None}
     problem = ""
 
     def write() -> None:
@@ -193,14 +186,14 @@ def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None
             missing.remove(name)
 
     if len(ready) == len(missing):
-        errors.tell(f"fetch: MNIST's files are in {paths.RAW}/ already: {' and '.join(locations)} not asked")
+        errors.tell(f"fetch: {data_set.title}'s files are in {paths.RAW}/ already: {' and '.join(locations)} not asked")
     for location in locations:
         if problem:
             errors.warn(problem)
         try:
             while wanted := [name for name in missing if name not in ready]:
                 errors.tell(f"fetch: {wanted[0]} from {location}")
-                ready[wanted[0]] = obtain(wanted[0], location)
+                ready.update(obtain(data_set, wanted, location))
                 if not all_or_none:
                     write()
         except (ValueError, RuntimeError, WorkError, requests.RequestException) as error:
@@ -208,26 +201,31 @@ def take_mnist(locations: tuple[str, ...], *, all_or_none: bool = False) -> None
     if not all_or_none or len(ready) == len(missing):
         write()
     if missing:
+        packed = "packed or not" if all(known.sha256 for known in data_set.files.values()) else "as .gz"
+        names = ", ".join(known.name or name for name, known in data_set.files.items())
         raise WorkError(
-            f"MNIST cannot be had: {problem.rstrip('.')}. Put {', '.join(MNIST)}, packed or not, into {paths.RAW}/, or set"
-            f" {VARIABLE} to the directory or URL that has them, and run the same again; without {VARIABLE}, the mirrors are"
-            " tried"
+            f"{data_set.title} cannot be had: {problem.rstrip('.')}. Put {names}, {packed}, into {paths.RAW}/, or set"
+            f" {data_set.variable} to the directory or URL that has them, and run the same again; without"
+            f" {data_set.variable}, the mirrors are tried"
         )
 
 
-def check_place() -> None:
-    """Refuse to write to data/raw/ what would go elsewhere, or replace what is not ours; InputError names it."""
+def check_place(variable: str) -> None:
+    """Refuse to write to data/raw/ what would go elsewhere, or replace what is not ours.
+
+    InputError names it, and `variable`, which may name where the data is.
+    """
     for folder in (paths.RAW.parent, paths.RAW):
         if folder.is_symlink():
             target = paths.RAW.resolve()
             raise InputError(
                 f"{folder}: a link to {folder.resolve()}; outputs are written in the project itself. Remove the link, and"
-                f" run with {VARIABLE}={target}"
+                f" run with {variable}={target}"
             )
     for place in (paths.SOURCE, *(paths.RAW / name for name in idx.FILES)):
         if place.is_dir():
             raise InputError(
-                f"{place}: a folder is in the place of a file; move it elsewhere, and {VARIABLE} may name that place"
+                f"{place}: a folder is in the place of a file; move it elsewhere, and {variable} may name that place"
             )
 
 
@@ -237,20 +235,44 @@ def put(name: str, content: bytes) -> None:
     files.write_bytes(paths.RAW / name, content)
 
 
-def take_sample() -> None:
+def take_sample() -> Source:
     """Fill data/raw/ with the embedded sample."""
-    for name, array in sample.digits().items():
+    _put_all(sample.digits())
+    return catalogue.SAMPLE.source
+
+
+def take_own(location: str) -> Source:
+    """Fill data/raw/ with the user's own files from a directory; InputError says what is wrong with them."""
+    arrays, source = own.read(directory(location))
+    _put_all(arrays)
+    return source
+
+
+def _put_all(arrays: Mapping[str, NDArray[np.uint8]]) -> None:
+    for name, array in arrays.items():
         put(name, idx.encode(array))
 
 
-def _at_hand_elsewhere(name: str) -> bytes | None:
+def _at_hand_elsewhere(data_set: DataSet, name: str) -> bytes | None:
     """Find a file that the user put into data/raw/ under another name or packed; None if it is not there."""
     try:
-        return read_local(paths.RAW, name)
+        content = read_local(paths.RAW, name, data_set)
     except ValueError:
         return None
+    return _upright(content) if data_set.transposed else content
 
 
-def _at_hand(name: str) -> bool:
-    path = paths.RAW / name
-    return path.is_file() and path.stat().st_size == MNIST[name].size and files.sha256(path) == MNIST[name].sha256
+def _recorded(data_set: DataSet) -> Mapping[str, str]:
+    """Return the SHA-256 of each file of data/raw/ that fetch recorded for this data set: nothing if it is of another."""
+    with contextlib.suppress(InputError):
+        recorded = files.read_record(paths.SOURCE, "fetch")
+        if recorded.get("data") == data_set.name:
+            return dict(recorded["sha256"])
+    return {}
+
+
+def _at_hand(data_set: DataSet, name: str, recorded: Mapping[str, str]) -> bool:
+    """Tell whether a file of data/raw/ is that of the data set: by its hash, or by the record if its hash is not known."""
+    path, known = paths.RAW / name, data_set.files[name]
+    expected = recorded.get(name) if data_set.transposed or not known.sha256 else known.sha256
+    return path.is_file() and path.stat().st_size == known.size and files.sha256(path) == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,29 @@ from quartet.base import files, paths
 from quartet.base.errors import InputError
 
 SPLITS = ("train", "validation", "test")
-TITLES = {"mnist": "MNIST", "sample": "UCI digits sample, not MNIST"}
 IN_WORDS = {10: "ten", 4: "four"}  # the numbers of classes
+
+
+class Source(NamedTuple):
+    """Which data it is: its name in params.yaml, its title, and what each of its ten labels stands for."""
+
+    data: str
+    title: str
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recorded: Mapping[str, Any]) -> Source:
+        """Return what `record` made; KeyError or TypeError if that is not in it."""
+        return cls(recorded["data"], recorded["title"], tuple(recorded["classes"]))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {**self._asdict(), "classes": list(self.classes)}
+
+    def class_names(self, groups: Sequence[Sequence[int]]) -> list[str]:
+        """Name each class by its labels' names, as `3` or `2·3·5·8`."""
+        return ["·".join(self.classes[label] for label in group) for group in groups]
 
 
 @dataclass(frozen=True)
@@ -52,11 +73,6 @@ def merge(digits: NDArray[np.uint8], groups: Sequence[Sequence[int]]) -> NDArray
     return table[digits]
 
 
-def class_names(groups: Sequence[Sequence[int]]) -> list[str]:
-    """Name each class by its digits, as `3` or `2·3·5·8`."""
-    return ["·".join(map(str, group)) for group in groups]
-
-
 def divide(pool: Split, test: Split, fraction: float, seed: int) -> dict[str, Split]:
     """Divide `pool` into training and validation images; the test set stays as it is.
 
@@ -87,8 +103,8 @@ def save_split(name: str, split: Split) -> None:
     files.write_bytes(paths.split(name), pack(split))
 
 
-def save_all(divided: Mapping[str, Split], source: str) -> None:
-    """Write each split, and the manifest that describes them; `source` says which data it is, a key of TITLES."""
+def save_all(divided: Mapping[str, Split], source: Source) -> None:
+    """Write each split, and the manifest that describes them and their source."""
     described = {}
     for name, split in divided.items():
         save_split(name, split)
@@ -97,7 +113,7 @@ def save_all(divided: Mapping[str, Split], source: str) -> None:
             "digit_counts": digit_counts(split.labels),
             "sha256": files.sha256(paths.split(name)),
         }
-    files.write_record(paths.MANIFEST, {"data": source, "splits": described})
+    files.write_record(paths.MANIFEST, {**source.record, "splits": described})
 
 
 def load_manifest() -> dict[str, Any]:
@@ -106,6 +122,11 @@ def load_manifest() -> dict[str, Any]:
     InputError if it is missing or damaged.
     """
     return files.read_record(paths.MANIFEST, "preprocess")
+
+
+def load_source() -> Source:
+    """Read which data preprocess had; InputError if that is missing or damaged."""
+    return Source.of(load_manifest())
 
 
 def checked(split: Split) -> Split:

@@ -26,8 +26,8 @@ class Score:
     predicted: NDArray[np.int64]
 
 
-def score(logits: Tensor, digits: NDArray[np.uint8], groups: Sequence[Sequence[int]]) -> Score:
-    """Compare logits [n, classes] with the classes that the digits uint8 [n] have in `groups`.
+def score(logits: Tensor, digits: NDArray[np.uint8], groups: Sequence[Sequence[int]], names: Sequence[str]) -> Score:
+    """Compare logits [n, classes] with the classes, of these names, that the digits uint8 [n] have in `groups`.
 
     The metrics are those of `overall`, those of `per_class` as `classes`, and the confusion matrix as `confusion`: a row for
     each true class, a column for each predicted one.
@@ -37,7 +37,7 @@ def score(logits: Tensor, digits: NDArray[np.uint8], groups: Sequence[Sequence[i
     matrix = confusion_matrix(labels, predicted, labels=range(len(groups)))
     metrics = {
         **overall(logits, labels),
-        "classes": per_class(labels, predicted, splits.class_names(groups)),
+        "classes": per_class(labels, predicted, names),
         "confusion": matrix.tolist(),
     }
     return Score(metrics, labels, predicted)
@@ -53,7 +53,7 @@ def overall(logits: Tensor, labels: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def per_class(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: list[str]) -> list[dict[str, Any]]:
+def per_class(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]) -> list[dict[str, Any]]:
     """Precision, recall, F1 (0 to 1; 0 if there is nothing to divide by) and number of images of each class."""
     columns = precision_recall_fscore_support(labels, predicted, labels=range(len(names)), zero_division=0)
     return [

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from quartet.base import files, paths
 from quartet.base.errors import InputError
-from quartet.data import splits
 from quartet.training import record
 from quartet.training.record import Epoch, TrainingRecord
 
@@ -61,16 +60,16 @@ def write(scores: Mapping[str, Score], digits: NDArray[np.uint8]) -> None:
 def _epochs(training: TrainingRecord) -> Iterable[dict[str, Any]]:
     """Yield a row for each epoch: its losses and its validation accuracy."""
     for epoch in record.read_history(training.name):
-        yield {"training": training.name, "data": splits.TITLES[training.data], **epoch._asdict()}
+        yield {"training": training.name, "data": training.source.title, **epoch._asdict()}
 
 
 def _cells(training: TrainingRecord, score: Score) -> Iterable[dict[str, Any]]:
     """Yield a row for each pair of a true and a predicted class: their names, and the number of such images."""
-    names = splits.class_names(training.groups)
+    names = training.class_names
     for (actual, predicted), count in np.ndenumerate(np.array(score.metrics["confusion"])):
         yield {
             "training": training.name,
-            "data": splits.TITLES[training.data],
+            "data": training.source.title,
             "actual": names[actual],
             "predicted": names[predicted],
             "images": int(count),
@@ -79,7 +78,7 @@ def _cells(training: TrainingRecord, score: Score) -> Iterable[dict[str, Any]]:
 
 def _rows(training: TrainingRecord, score: Score, digits: NDArray[np.uint8]) -> Iterable[dict[str, Any]]:
     """Yield a row for each image: its digit, its class and the predicted one, as numbers and by their names."""
-    names = splits.class_names(training.groups)
+    names = training.class_names
     for image, (digit, label, guess) in enumerate(zip(digits.tolist(), score.labels, score.predicted, strict=True)):
         yield {
             "training": training.name,

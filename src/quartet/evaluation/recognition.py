@@ -15,7 +15,6 @@ from torch import nn
 from quartet.base import paths
 from quartet.base.errors import InputError
 from quartet.base.numerics import rounded
-from quartet.data import splits
 from quartet.model import inference, weights
 from quartet.training import record
 from quartet.training.record import TrainingRecord
@@ -78,7 +77,7 @@ def scores(model: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def readers(models: Mapping[str, Model]) -> dict[str, Reader]:
     """Return what reads images, by the names of these models."""
-    return {name: Reader(splits.class_names(it.training.groups), partial(scores, it)) for name, it in models.items()}
+    return {name: Reader(it.training.class_names, partial(scores, it)) for name, it in models.items()}
 
 
 def answers(readers: Mapping[str, Reader], chosen: str, images: NDArray[np.uint8]) -> Iterator[dict[str, Any]]:

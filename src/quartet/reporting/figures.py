@@ -36,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
+LONG = 7  # letters of the longest name of a class that has room beside the others
 MARKERS = ("o-", "s--", "^-.", "D:", "v-")  # 5, coprime with the 8 colours, so that no pair repeats before 40
 COLUMNS = 2  # panels side by side, readable at the width of a page; further ones are below
 GREY = "#8a94a3"  # curves shown for comparison
@@ -159,8 +160,13 @@ def _error_shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _class_axes(panel: Axes, name: str, class_names: Sequence[str], places: Sequence[float]) -> None:
     panel.set(title=name, xlabel="predicted", xticks=places, yticks=places)
-    panel.set_xticklabels(class_names)
-    panel.set_yticklabels(class_names)
+    shown = list(class_names)
+    if max(map(len, shown)) > LONG:
+        shown = [name.replace("·", "·\n") for name in shown]
+        panel.tick_params(labelsize=7)
+        panel.tick_params(axis="x", rotation=90)
+    panel.set_xticklabels(shown)
+    panel.set_yticklabels(shown)
     panel.tick_params(labelleft=True, length=0)
     panel.spines[:].set_visible(False)
 

@@ -57,7 +57,7 @@ def draw_all(results: Mapping[str, Result], images: NDArray[np.uint8], data_titl
     Returns PNGs by the names of their files, in the report's order.
     """
     chosen = list(groups(results))
-    names = {group.word: splits.class_names(next(iter(group.panels.values())).record.groups) for group in chosen}
+    names = {group.word: next(iter(group.panels.values())).record.class_names for group in chosen}
     drawn = {}
     for word, title, note, panels in chosen:
         epochs = {panel: result.epochs for panel, result in panels.items()}

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from quartet.base.params import COLOURS, TRIAL
-from quartet.data import idx, splits
+from quartet.data import idx
 from quartet.evaluation import recognition
 from quartet.evaluation.predictions import Result
 from quartet.evaluation.recognition import Model
@@ -175,7 +175,7 @@ def matrices(results: Mapping[str, Result]) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": name,
-                "classes": splits.class_names(result.record.groups),
+                "classes": result.record.class_names,
                 "counts": counts.tolist(),
                 "shares": shares.tolist(),
                 "wrong": int(errors.sum()),
@@ -221,9 +221,9 @@ def page(
     chosen = recognition.best(models) if recognition.of_ten_classes(models) else next(iter(models))
     data = {
         "models": {
-            name: {"classes": splits.class_names(model.training.groups), **network(model.network)}
-            for name, model in models.items()
+            name: {"classes": model.training.class_names, **network(model.network)} for name, model in models.items()
         },
+        "labels": first.source.classes,
         "chosen": chosen,
         "cells": shown.cells,
         "tiles": [[place, int(next(iter(results.values())).digits[place])] for place in shown.places],
@@ -234,8 +234,9 @@ def page(
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     text = environment.get_template("page.html").render(
-        title=splits.TITLES[first.data],
-        comparable=first.data == "mnist",
+        title=first.source.title,
+        comparable=first.source.data == "mnist",
+        digits=all(map(str.isdigit, first.source.classes)),
         names=list(results),
         images=len(images),
         measured=tables.measured(results),
@@ -245,7 +246,7 @@ def page(
         matrices=matrices(results),
         partial=shown.partial,
         diagram=diagram(results),
-        reported=tables.beside_report(results, comparable=first.data == "mnist"),
+        reported=tables.beside_report(results, comparable=first.source.data == "mnist"),
         source=SOURCE,
         sprite=sprite(images[shown.places]),
         data=data,

@@ -10,7 +10,6 @@ import numpy as np
 from tabulate import tabulate
 
 from quartet.base.params import TRIAL
-from quartet.data import splits
 from quartet.evaluation import comparison
 from quartet.evaluation.comparison import Pair
 from quartet.evaluation.predictions import Result
@@ -146,7 +145,7 @@ def confused(results: Mapping[str, Result]) -> Rows:
     """Make a row for each of the pairs of classes that a model confuses most, MOST of each model."""
     rows = []
     for name, result in results.items():
-        matrix, names = np.array(result.metrics["confusion"]), splits.class_names(result.record.groups)
+        matrix, names = np.array(result.metrics["confusion"]), result.record.class_names
         errors = {pair: int(count) for pair, count in np.ndenumerate(matrix) if pair[0] != pair[1] and count}
         for (true, predicted), count in sorted(errors.items(), key=lambda error: -error[1])[:MOST]:
             rows.append(

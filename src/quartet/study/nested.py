@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from quartet.base import errors, files, paths
-from quartet.data import splits
+from quartet.data import catalogue
 from quartet.tracking import attempts, store
 from quartet.training.record import Epoch
 
@@ -57,7 +57,7 @@ def _parent(rows: Iterable[Mapping[str, str]]) -> tuple[str, set[str]]:
     found = client.search_runs([experiment], f"tags.{STUDY} = '{digest}'", max_results=1)
     if not found:
         first = next(iter(rows))
-        title = splits.TITLES[first["data"]]
+        title = catalogue.title(first["data"])
         tags = {
             STUDY: digest,
             "data": title,
@@ -85,7 +85,7 @@ def _log_training(parent: str, row: Mapping[str, str], history: Iterable[Mapping
         PARENT: parent,
         PLACE: _place(row),
         "fingerprint": row["fingerprint"],
-        "data": splits.TITLES[row["data"]],
+        "data": catalogue.title(row["data"]),
         **({"diverged": row["diverged"]} if row["diverged"] else {}),
     }
     run = client.create_run(store.experiment_id(client, store.STUDY), run_name=_place(row), tags=tags).info.run_id

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from quartet.base import files, paths
-from quartet.data import splits
+from quartet.data import catalogue
 from quartet.reporting import tables
 from quartet.study import claims, design, evidence, findings, statistics
 from quartet.study.claims import LOSS, POINTS
@@ -23,7 +23,7 @@ PLAN = "study-plan.md"
 
 def draw_all(found: Outcomes, results: Findings) -> dict[str, bytes]:
     """Draw the figures of a study: PNGs by the names of their files."""
-    title, arms = splits.TITLES[found.data], found.arms[design.ARMS]
+    title, arms = catalogue.title(found.data), found.arms[design.ARMS]
     accuracies = {name: arm.accuracy for name, arm in arms.items()}
     spans = {row["arm"]: (row["low"], row["high"]) for row in results.arms if row["measure"] == "test_accuracy"}
     gains = {judged.claim.what: judged for judged in results.judged if judged.claim.images}  # rates has another scale
@@ -179,7 +179,7 @@ def _rates(found: Outcomes, rows: Rows) -> str:
 
 def page(found: Outcomes, results: Findings, pictures: Sequence[str]) -> str:
     """Write the page of claims, in Markdown."""
-    title, arms = splits.TITLES[found.data], found.arms[design.ARMS]
+    title, arms = catalogue.title(found.data), found.arms[design.ARMS]
     first: Arm = next(iter(arms.values()))
     comparable = found.data == "mnist"
     images, seeds = len(first.digits), found.study.seeds

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from quartet.base import errors, paths, process
-from quartet.data import splits
 from quartet.tracking import attempts, models, store
 from quartet.training.record import Epoch, TrainingRecord
 
@@ -190,8 +189,8 @@ def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
     from mlflow.exceptions import MlflowException
 
-    classes = " ".join(splits.class_names(record.groups))
-    hyperparameters = {**record.hyperparameters.model_dump(exclude_none=True), "groups": classes, "data": record.data}
+    classes = ", ".join(record.class_names)
+    hyperparameters = {**record.hyperparameters.model_dump(exclude_none=True), "groups": classes, "data": record.source.data}
     missing = [Param(key, str(value)) for key, value in hyperparameters.items() if key not in run.data.params]
     if missing:
         client.log_batch(run.info.run_id, params=missing)
@@ -200,7 +199,7 @@ def _describe(client: MlflowClient, run: Run, record: TrainingRecord) -> None:
     inputs = [
         DatasetInput(
             Dataset(
-                name=f"{splits.TITLES[record.data]}: {split}",
+                name=f"{record.source.title}: {split}",
                 digest=digest[:36],
                 source_type="local",
                 source=json.dumps({"uri": paths.split(split).as_posix()}),
@@ -322,7 +321,7 @@ def _note(record: TrainingRecord) -> str:
     what = "A trial" if record.name == paths.TRIAL else f"Variant {record.name} of the report's model"
     settings = ", ".join(f"{key} {value}" for key, value in record.hyperparameters.model_dump(exclude_none=True).items())
     return (
-        f"{what}, trained on {splits.TITLES[record.data]}: {settings}. The metrics have each epoch's losses and validation"
+        f"{what}, trained on {record.source.title}: {settings}. The metrics have each epoch's losses and validation"
         " accuracy, and those on the test set (test_error is in percent); the artifacts have the confusion matrix, the loss"
         " curve, a table by class and the layers."
     )
@@ -331,7 +330,7 @@ def _note(record: TrainingRecord) -> str:
 def _tags(record: TrainingRecord, colour: str | None) -> dict[str, str]:
     tags = {
         "variant": record.name,
-        "data": splits.TITLES[record.data],
+        "data": record.source.title,
         "fingerprint": record.fingerprint,
         "stage": os.environ.get("DVC_STAGE"),
         "dvc.exp.name": os.environ.get("DVC_EXP_NAME"),

@@ -13,6 +13,7 @@ from quartet.base import files, paths
 from quartet.base.errors import InputError
 from quartet.base.params import Groups, Hyperparameters, Params
 from quartet.base.stage import Tracked
+from quartet.data.splits import Source
 
 # The code that training uses, below src/. Tracking is left out because it changes no result.
 CODE = (
@@ -30,14 +31,13 @@ CODE = (
 class TrainingRecord:
     """What a training is: all that its result follows from.
 
-    `data` is a key of `splits.TITLES`, `splits` has the SHA-256 of the training and the validation split, `code` that of the
-    code.
+    `splits` has the SHA-256 of the training and the validation split, `code` that of the code.
     """
 
     name: str
     hyperparameters: Hyperparameters
     groups: Groups
-    data: str
+    source: Source
     splits: Mapping[str, str]
     code: str
 
@@ -48,9 +48,14 @@ class TrainingRecord:
             "variant": self.name,
             "hyperparameters": self.hyperparameters.model_dump(exclude_none=True),
             "groups": [list(group) for group in self.groups],
-            "data": self.data,
+            **self.source.record,
             "splits": dict(self.splits),
         }
+
+    @property
+    def class_names(self) -> list[str]:
+        """Return the name of each class that it tells apart."""
+        return self.source.class_names(self.groups)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def describe(name: str, settings: Params, manifest: Mapping[str, Any]) -> Traini
         name=name,
         hyperparameters=hyperparameters,
         groups=settings.class_groups(hyperparameters.classes),
-        data=manifest["data"],
+        source=Source.of(manifest),
         splits={split: manifest["splits"][split]["sha256"] for split in ("train", "validation")},
         code=code_digest(),
     )
@@ -129,7 +134,7 @@ def read(name: str) -> TrainingRecord:
             name=provenance["variant"],
             hyperparameters=Hyperparameters(**provenance["hyperparameters"]),
             groups=tuple(tuple(group) for group in provenance["groups"]),
-            data=provenance["data"],
+            source=Source.of(provenance),
             splits=provenance["splits"],
             code=provenance["code"],
         )

@@ -105,7 +105,7 @@ for (const matrix of document.querySelectorAll("[data-matrix]")) {
       const tile = document.createElement("span"), [image, digit] = data.tiles[number];
       tile.className = "tile";
       tile.style.backgroundPosition = `calc(var(--tile) * ${-(number % data.abreast)}) calc(var(--tile) * ${-Math.floor(number / data.abreast)})`;
-      tile.title = `test image ${image}, a ${digit}`;
+      tile.title = `test image ${image}: ${data.labels[digit]}`;
       tile.setAttribute("role", "img");
       tile.setAttribute("aria-label", tile.title);
       return tile;
