@@ -25,7 +25,7 @@ CUDA := ^(cuda-|nvidia-|triton)
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet prepare
 	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock # a dvc killed while writing it leaves it empty, and the next refuses it
-	@$(if $(QUARTET_MNIST),.venv/bin/python -m quartet repro --force fetch)
+	@$(if $(filter QUARTET_%,$(.VARIABLES)),.venv/bin/python -m quartet repro --force fetch)
 	@.venv/bin/python -m quartet repro --jobs $(CORES)
 	@.venv/bin/python -m quartet audit
 	@.venv/bin/python -m quartet sync --missing

@@ -16,6 +16,9 @@ from project import PARAMS, Bomb, Project, clone, copy_of
 from quartet.base import numerics
 from quartet.data import splits
 
+# Some tests use its fixture, as a plugin, and others its functions: whichever comes first imports it.
+pytest.register_assert_rewrite("misbehaving_server")
+
 OUTPUT = ".git/output"  # of the pipeline, where nothing looks
 
 collect_ignore = [] if sys.version_info >= (3, 11) else ["pipeline/test_api.py"]  # Schemathesis needs Python 3.11

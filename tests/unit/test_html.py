@@ -128,8 +128,8 @@ def test_the_page_says_which_data_it_is_about():
     sample, mnist = page(), page("mnist")
     assert "These are results on UCI digits sample, not MNIST." in sample
     assert 'class="notice"' not in mnist
-    assert "Its numbers are for MNIST" in sample
-    assert "Its numbers are for MNIST" not in mnist
+    assert "Beside the student's report" in mnist
+    assert "Beside the student's report" not in sample
 
 
 def test_the_verdicts_are_on_the_page_as_text():

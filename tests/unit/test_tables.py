@@ -96,7 +96,7 @@ def test_models_that_agree_differ_by_nothing(everything):
 
 
 def test_a_difference_is_ours_less_the_reports(everything):
-    rows = tables.beside_report(everything, comparable=True)
+    rows = tables.beside_report(everything)
     assert [row["model"] for row in rows] == [name for name in everything if name != TRIAL for _ in range(6)]
     ten = {row["measure"]: (row["ours"], row["report"], row["difference"]) for row in rows[:6]}
     assert ten == {
@@ -111,24 +111,16 @@ def test_a_difference_is_ours_less_the_reports(everything):
     assert (uncounted["report"], uncounted["difference"]) == ("–", "–")
 
 
-def test_the_samples_figures_are_not_subtracted_from_the_reports(everything):
-    rows = tables.beside_report(everything, comparable=False)
-    assert "MNIST report" in rows[0]
-    assert "report" not in rows[0]
-    # The number of parameters does not depend on the data.
-    assert {row["difference"] for row in rows if row["measure"] != "trainable parameters"} == {"–"}
-    assert rows[0]["difference"] == "+0"
-
-
-def test_the_page_names_its_data_and_says_whether_it_compares(everything):
+def test_the_page_names_its_data_and_compares_mnist_alone(everything):
     mnist = page_of(everything)
     assert mnist.startswith("# Results on MNIST\n")
     assert "**MNIST**, 8 test images. Seeds: 0." in mnist
-    assert "compar" not in mnist
+    assert tables.table(tables.beside_report(everything)) in mnist
     assert mnist.endswith("\n\n![loss-b](figures/loss-b.png)\n\n![loss-a](figures/loss-a.png)\n")
     sample = tables.page(everything, "a sample", GROUPS, PICTURES, comparable=False)
     assert sample.startswith("# Results on a sample\n")
-    assert "**The report's numbers are for MNIST, these for a sample: they do not compare.**" in sample.replace("\n", " ")
+    assert "## Beside the report" not in sample
+    assert "97.93" not in sample
     for page in (mnist, sample):
         assert tables.table(tables.measured(everything)) in page
         assert tables.table(tables.paired(everything, GROUPS)) in page
@@ -202,7 +194,7 @@ def test_a_fifth_variant_of_ten_classes_is_in_every_table(everything, bn):
     other = "ten-bn" if bn else "ten"
     more = add(everything, "fast", OF_TEN, bn=bn, lr=0.01)
     assert models(tables.measured(more)) == ["ten", "ten-bn", "four", "four-bn", "fast", "trial"]
-    assert models(tables.beside_report(more, comparable=True)) == ["ten", "ten-bn", "four", "four-bn", "fast"]
+    assert models(tables.beside_report(more)) == ["ten", "ten-bn", "four", "four-bn", "fast"]
     assert questions(more) == [*PAIRED[:2], f"{CHANGED}: {other} → fast", *PAIRED[2:]]
     row = tables.paired(more, GROUPS)[2]
     assert row["test acc. %"] == f"{'87.50' if bn else '62.50'} → 87.50"
@@ -214,7 +206,7 @@ def test_a_fifth_variant_of_four_classes_is_in_every_table(everything, bn):
     suffix = "-bn" if bn else ""
     more = add(everything, "fast", RIGHT, classes=4, bn=bn, lr=0.01)
     assert models(tables.measured(more)) == ["ten", "ten-bn", "four", "four-bn", "fast", "trial"]
-    assert models(tables.beside_report(more, comparable=True)) == ["ten", "ten-bn", "four", "four-bn", "fast"]
+    assert models(tables.beside_report(more)) == ["ten", "ten-bn", "four", "four-bn", "fast"]
     assert questions(more) == [
         *PAIRED[:2],
         f"{CHANGED}: four{suffix} → fast",
@@ -230,7 +222,7 @@ def test_a_fifth_variant_of_four_classes_is_in_every_table(everything, bn):
 
 
 def test_a_variant_that_the_report_does_not_have_stands_alone(everything):
-    rows = tables.beside_report(add(everything, "fast", OF_TEN, lr=0.01), comparable=True)
+    rows = tables.beside_report(add(everything, "fast", OF_TEN, lr=0.01))
     fast = [row for row in rows if row["model"] == "fast"]
     assert {(row["report"], row["difference"]) for row in fast} == {("–", "–")}
     assert [row["ours"] for row in fast] == ["4,470", "0.0724", "0.0631", "90.00", "98.00", "50.00"]
@@ -285,7 +277,7 @@ def test_a_removed_variant_is_gone_from_every_table(everything, name, left):
     assert not re.search(rf"(?<![\w-]){name}(?![\w-])(?! classes)", page)
     assert questions(everything) == left
     assert models(tables.measured(everything)) == list(everything)
-    assert models(tables.beside_report(everything, comparable=True)) == [name for name in everything if name != TRIAL]
+    assert models(tables.beside_report(everything)) == [name for name in everything if name != TRIAL]
 
 
 @pytest.mark.parametrize("name", ["ten", "ten-bn", "four", "four-bn"])
@@ -300,7 +292,7 @@ def test_a_page_of_only_one_variant_compares_it_with_the_trial(everything, name)
         assert "\n\nThere are no two trainings to compare.\n\n" in page
     assert f"The report's models: `{name}`." in page
     assert models(tables.measured(alone)) == [name, "trial"]
-    assert models(tables.beside_report(alone, comparable=True)) == [name]
+    assert models(tables.beside_report(alone)) == [name]
 
 
 def test_a_page_without_variants_of_ten_classes_merges_none(everything):

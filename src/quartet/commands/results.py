@@ -16,14 +16,10 @@ from quartet.reporting import headings
 SAVE = "git switch -c {} && git commit -am 'My baseline'"
 
 
-def page_for_a_terminal(page: str, data: str) -> str:
-    """Return a page without its details, and its parts in the other order: what matters most is what one sees last.
-
-    On other data than MNIST, the report's numbers do not compare: they are on the page alone.
-    """
+def page_for_a_terminal(page: str) -> str:
+    """Return a page without its details, and its parts in the other order: what matters most is what one sees last."""
     title, *parts = page.partition(f"\n{headings.DETAILS}\n")[0].rstrip("\n").split("\n## ")
-    shown = [part for part in parts if data == "mnist" or not part.startswith(headings.BESIDE_REPORT)]
-    return "\n\n".join([*(f"## {part}" for part in reversed(shown)), title])
+    return "\n\n".join([*(f"## {part}" for part in reversed(parts)), title])
 
 
 def why_commit() -> str:
@@ -81,6 +77,6 @@ def main(arguments: Sequence[str]) -> None:
     except FileNotFoundError:
         raise InputError(f"{paths.RESULTS}: missing; `make` makes it") from None
     data = files.read_record(paths.SOURCE, "fetch")["data"]
-    for line in page_for_a_terminal(page, data).splitlines():
+    for line in page_for_a_terminal(page).splitlines():
         errors.tell(line)
     print(f"\nNext:\n{next_steps(data)}")

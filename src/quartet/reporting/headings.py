@@ -1,4 +1,3 @@
-"""Headings of the results page. A terminal shows what is before DETAILS, on MNIST alone what is beside the report."""
+"""Headings of the results page. A terminal shows what is before DETAILS."""
 
-BESIDE_REPORT = "Beside the report"
 DETAILS = "## Layers and parameters"

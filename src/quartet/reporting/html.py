@@ -246,7 +246,7 @@ def page(
         matrices=matrices(results),
         partial=shown.partial,
         diagram=diagram(results),
-        reported=tables.beside_report(results, comparable=first.source.data == "mnist"),
+        reported=tables.beside_report(results),
         source=SOURCE,
         sprite=sprite(images[shown.places]),
         data=data,

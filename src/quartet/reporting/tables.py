@@ -14,7 +14,7 @@ from quartet.evaluation import comparison
 from quartet.evaluation.comparison import Pair
 from quartet.evaluation.predictions import Result
 from quartet.evaluation.report import REPORT, SOURCE, UNREPORTED
-from quartet.reporting.headings import BESIDE_REPORT, DETAILS
+from quartet.reporting.headings import DETAILS
 
 LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
 MOST = 3  # confused pairs of classes that the table lists for each model
@@ -45,7 +45,7 @@ def measured(results: Mapping[str, Result]) -> Rows:
     return rows
 
 
-def beside_report(results: Mapping[str, Result], comparable: bool) -> Rows:
+def beside_report(results: Mapping[str, Result]) -> Rows:
     """Make a row for each number of a variant: ours, the report's, and the difference."""
     rows = []
     for name in comparison.variants(results):
@@ -60,14 +60,13 @@ def beside_report(results: Mapping[str, Result], comparable: bool) -> Rows:
             ("test acc. %", 100 * result.metrics["accuracy"], theirs.test_accuracy, ".2f"),
         ]
         for measure, ours, report, form in pairs:
-            same_data = comparable or measure == "trainable parameters"
             rows.append(
                 {
                     "model": name,
                     "measure": measure,
                     "ours": f"{ours:{form}}",
-                    "report" if comparable else "MNIST report": "–" if report is None else f"{report:{form}}",
-                    "difference": "–" if report is None or not same_data else f"{ours - report:+{form}}",
+                    "report": "–" if report is None else f"{report:{form}}",
+                    "difference": "–" if report is None else f"{ours - report:+{form}}",
                 }
             )
     return rows
@@ -178,7 +177,7 @@ def page(
 ) -> str:
     """Write the results page: which data, the results, what they show, the report's beside them, details, and the pictures.
 
-    `comparable` says whether the data are the report's.
+    `comparable` says whether the data are the report's, whose numbers then stand beside these.
     """
     images = len(next(iter(results.values())).correct)
     lines = [
@@ -195,10 +194,7 @@ def page(
         " merging them can only gain.",
         "One seed each: another seed changes every row, and may change which p is small. A p-value here is about these"
         " weights, not about the method.",
-        f"## {BESIDE_REPORT}",
-        f"The report: {SOURCE}.",
-        *([] if comparable else [f"**The report's numbers are for MNIST, these for {data_title}: they do not compare.**"]),
-        table(beside_report(results, comparable)),
+        *(["## Beside the report", f"The report: {SOURCE}.", table(beside_report(results))] if comparable else []),
         DETAILS,
         table(layers(results)),
         "Trainable + non-trainable values: batch norm's running means and variances are not trained. Max pooling comes"
