@@ -15,6 +15,7 @@ def main() -> None:
         errors.warn(f"{departure}: the results are as good as the published ones, but not the same to the byte")
     settings = params.load()
     names = settings.trainings
+    width = max(map(len, names))
     test, title = splits.load_split("test"), splits.load_source().title
     with pipeline_runs.beside() as tell:
         # Imported late, at the same time as the process beside does its imports.
@@ -35,7 +36,7 @@ def main() -> None:
                     inference.predict(network, images), test.labels, training.groups, training.class_names
                 )
                 accuracy, loss = (scores[name].metrics[key] for key in ("accuracy", "loss"))
-                print(f"evaluate: {name:<8} test accuracy {accuracy:.2%}  loss {loss:.4f}  ({title})", flush=True)
+                print(f"evaluate: {name:<{width}} test accuracy {accuracy:.2%}  loss {loss:.4f}  ({title})", flush=True)
                 tell(name)
         stage.check(tracked)
         predictions.write(scores, test.labels)

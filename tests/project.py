@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "tests/params.yaml"  # what is shipped, whatever the user has made of params.yaml
 VARIANTS = ["ten", "ten-bn", "four", "four-bn"]
 TRAININGS = [*VARIANTS, "trial"]
+KINDS = ("loss", "accuracy", "confusion", "mistakes")  # of figures, one for each group of trainings, in their order
 EPOCHS = 3  # enough to be right about most digits of the sample
 STAGES = ["fetch", "preprocess", *(f"train@{name}" for name in VARIANTS), "trial", "evaluate", "plot", "page"]
 

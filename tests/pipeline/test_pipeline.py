@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from project import EPOCHS, SCORE, STAGES, TRAININGS, VARIANTS, lock, ran, runs, vega
+from project import EPOCHS, KINDS, SCORE, STAGES, TRAININGS, VARIANTS, lock, ran, runs, vega
 from quartet.base import params
 
 # One worker runs all that shares the finished project.
@@ -173,7 +173,7 @@ def plots_page(finished, tmp_path_factory) -> Path:
 
 def test_dvc_draws_the_plots(plots_page) -> None:
     page = plots_page.read_text(encoding="utf-8")
-    assert page.count('<img src="static') == 12
+    assert page.count('<img src="static') == 3 * len(KINDS)
     for spec in vega(page):
         rows = spec["data"]["values"]
         assert {row["training"] for row in rows} == set(TRAININGS)
@@ -210,8 +210,7 @@ def test_a_browser_shows_the_plots_without_the_internet(plots_page, tmp_path) ->
         assert any(text.endswith("data: UCI digits sample, not MNIST") for text in found)
         assert [text for text in found if text in TRAININGS] == TRAININGS
     figures = re.findall(r"<p>stages/plot/figures/(\S+)\.png</p>", shown)
-    kinds = ("loss", "accuracy", "confusion", "mistakes")
-    assert figures == [f"{kind}-{group}" for kind in kinds for group in ("ten", "four", "trial")]
+    assert figures == [f"{kind}-{group}" for kind in KINDS for group in ("ten", "four", "trial")]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from project import copy_of, ran, runs, vega
+from project import KINDS, copy_of, ran, runs, vega
 
 # One worker runs all that shares this copy of the finished project.
 pytestmark = pytest.mark.xdist_group("finished copy")
@@ -98,6 +98,4 @@ def test_a_removed_variant_is_gone_and_nothing_is_trained_again(five):
     for places in after.values():
         assert {place for place, there in places.items() if there} <= {"MLflow", "dvc.lock"}  # the records of what was
     figures = {path.name for path in (five.root / "stages/plot/figures").iterdir()}
-    assert figures == {
-        f"{kind}-{of}.png" for kind in ("accuracy", "confusion", "loss", "mistakes") for of in ("ten", "trial")
-    }
+    assert figures == {f"{kind}-{of}.png" for kind in KINDS for of in ("ten", "trial")}

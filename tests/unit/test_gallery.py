@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from project import KINDS
 from quartet.base.params import TRIAL
 from quartet.reporting import gallery
 from trained import SHIPPED, results, settings
 
 pytestmark = pytest.mark.computes
-
-KINDS = ("loss", "accuracy", "confusion", "mistakes")
 
 
 def grouped(**variants):

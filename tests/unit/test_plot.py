@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 import plot
+from project import KINDS
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError
 from quartet.data import catalogue, splits
 from quartet.evaluation import predictions
 from quartet.reporting import figures, gallery
 from trained import described, leave, place, scored
-
-KINDS = ("loss", "accuracy", "confusion", "mistakes")
 
 
 def prepare(tiny, data="sample"):

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from quartet.base import errors, files, numerics, params, paths, process
 from quartet.base.errors import InputError, WorkError
 from quartet.commands import outputs
@@ -74,13 +76,13 @@ def _has_mnist(here: Path) -> bool:
 
 def call(*command: str, folder: Path, variables: Mapping[str, str]) -> None:
     """Run a command; WorkError if it fails. If this process is stopped, the command is stopped first."""
-    with subprocess.Popen(command, cwd=folder, env=dict(variables)) as called:
-        try:
-            status = called.wait()
-        except BaseException:
-            called.terminate()  # make passes the signal on and waits for its children
-            called.wait()
-            raise
+    try:
+        status = subprocess.Popen(command, cwd=folder, env=dict(variables)).wait()
+    except BaseException:
+        for child in psutil.Process().children():  # a signal may come before Popen returns what it has started
+            child.terminate()  # make passes the signal on and waits for its children
+            child.wait()
+        raise
     if status:
         raise WorkError(f"`{' '.join(command)}` failed, see above")
 

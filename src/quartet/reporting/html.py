@@ -240,6 +240,7 @@ def page(
         names=list(results),
         images=len(images),
         measured=tables.measured(results),
+        meaning=tables.MEASURED,
         compared=tables.paired(results, groups),
         verdicts=verdicts,
         charts=list(charts(results)),

@@ -17,6 +17,7 @@ from quartet.evaluation.report import REPORT, SOURCE, UNREPORTED
 from quartet.reporting.headings import DETAILS
 
 LEFT = ("layer", "measure", "model", "true → predicted", "what changes")
+MEASURED = "Losses and validation accuracy are those of the last epoch; in brackets, the 95% Wilson interval."
 MOST = 3  # confused pairs of classes that the table lists for each model
 
 Rows = list[dict[str, str]]  # of one table: its cells by the heading of their column
@@ -184,7 +185,7 @@ def page(
         f"# Results on {data_title}",
         f"Data: **{data_title}**, {images:,} test images. Seeds: {seeds(results)}.",
         table(measured(results)),
-        "Losses and validation accuracy are those of the last epoch; in brackets, the 95% Wilson interval.",
+        MEASURED,
         f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. Its counterpart is the"
         f" variant of the same classes and, if there is one, the same batch norm. {trial_settings(results)}",
         "## What batch norm and merging classes change",
