@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 # The tests wait for servers and for time limits, so one more than there are cores.
-WORKERS := $(shell expr $(CORES) + 1)
+WORKERS := $(shell echo $$(($(CORES) + 1)))
 
 # make 3.81 does not search this for a recipe's own program, so recipes name paths; their children use it.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -16,6 +16,9 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 # If it is set, every start compiles MLflow and PyTorch again.
 export PYTHONDONTWRITEBYTECODE :=
 
+# What names the data, as QUARTET_MNIST does: fetch looks there again.
+NAMED := $(filter QUARTET_%,$(.VARIABLES))
+
 COMPILE := --quiet --universal --python-version 3.10 --no-header --no-annotate
 # torch pins these itself, for its CUDA builds alone.
 CUDA := ^(cuda-|nvidia-|triton)
@@ -25,7 +28,7 @@ CUDA := ^(cuda-|nvidia-|triton)
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet prepare
 	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock # a dvc killed while writing it leaves it empty, and the next refuses it
-	@$(if $(filter QUARTET_%,$(.VARIABLES)),.venv/bin/python -m quartet repro --force fetch)
+	@$(if $(NAMED),.venv/bin/python -m quartet repro --force fetch)
 	@.venv/bin/python -m quartet repro --jobs $(CORES)
 	@.venv/bin/python -m quartet audit
 	@.venv/bin/python -m quartet sync --missing

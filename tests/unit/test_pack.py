@@ -93,7 +93,7 @@ def other_files(folder):
     ("change", "problem"),
     [
         (nine, "sorted/train: expected ten folders of pictures, one for each class, found 9"),
-        (other_folder, "sorted/test: expected the same folders as in train, found another: 9, nine"),
+        (other_folder, "sorted/test: expected the same folders as in train, found it without: 9; besides: nine"),
         (empty_class, "expected pictures that can be read in each folder, found none in sorted/test/9"),
         (other_files, "data/own: has other files: digits.idx; move them away"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -66,6 +67,14 @@ def test_images_of_an_idx_file_are_taken_as_they_are(run, workspace):
     assert [name for name, _ in found] == [f"{workspace}/images#{number}" for number in range(3)]
     assert (np.stack([image for _, image in found]) == images).all()
     assert len(run(workspace / "images")) == 4
+    (workspace / "packed.gz").write_bytes(gzip.compress(idx.encode(images)))
+    assert (np.stack([image for _, image in predict.images(workspace / "packed.gz")]) == images).all()
+
+
+def test_labels_are_no_images(workspace):
+    (workspace / "labels").write_bytes(idx.encode(np.zeros(3, dtype=np.uint8)))
+    with pytest.raises(InputError, match=r"labels: expected the IDX magic 00000803 .*; expected an IDX file of images$"):
+        list(predict.images(workspace / "labels"))
 
 
 def test_larger_images_of_an_idx_file_are_pictures(workspace):

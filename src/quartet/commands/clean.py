@@ -24,8 +24,8 @@ def remove_outputs() -> list[str]:
     try:
         with Repo() as repo, repo.lock:
             for out in repo.index.outs:
-                if not Path(out.fs_path).exists():
-                    continue
+                if not out.use_cache or not Path(out.fs_path).exists():
+                    continue  # the study's are in git, or made again from what is
                 if stage.link_to_folder(Path(out.def_path)) or out.workspace_status() or out.changed_cache():
                     kept.append(str(out))
                 else:

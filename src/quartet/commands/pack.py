@@ -23,8 +23,9 @@ def folders(folder: Path) -> tuple[str, ...]:
             f"{folder / 'train'}: expected ten folders of pictures, one for each class, found {len(found['train'])}"
         )
     if found["test"] != found["train"]:
-        other = sorted({*found["test"]} ^ {*found["train"]})
-        raise InputError(f"{folder / 'test'}: expected the same folders as in train, found another: {', '.join(other)}")
+        lacking, more = sorted({*found["train"]} - {*found["test"]}), sorted({*found["test"]} - {*found["train"]})
+        told = [f"{what}: {', '.join(names)}" for what, names in (("without", lacking), ("besides", more)) if names]
+        raise InputError(f"{folder / 'test'}: expected the same folders as in train, found it {'; '.join(told)}")
     return own.checked(found["train"], folder / "train")
 
 
@@ -88,4 +89,5 @@ def main(arguments: Sequence[str]) -> None:
         files.write_bytes(names, "".join(f"{name}\n" for name in classes).encode())
     skipped = f", {len(refused)} left out" if refused else ""
     print(f"pack: {options.out}/: {counts['train']:,} images for training, {counts['test']:,} for testing{skipped}")
-    print("pack: data.source: own in params.yaml, then `make`, trains on it")
+    where = "" if options.out == own.FOLDER else f"{catalogue.OWN.variable}={options.out} "
+    print(f"pack: with `data.source: own` in params.yaml, `{where}make` trains on it")

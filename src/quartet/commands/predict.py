@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from quartet.base import errors, files, params, process
 from quartet.base.errors import InputError
 from quartet.data import idx, photo
 
+GZIP = b"\x1f\x8b"  # how a gzip file begins (RFC 1952)
 IDX = bytes([0, 0, idx.UNSIGNED_BYTE])  # how an IDX file of bytes begins
 
 Named = tuple[str, NDArray[np.uint8]]
@@ -27,13 +31,21 @@ def images(file: Path) -> Iterator[Named]:
     """
     try:
         with file.open("rb") as opened:
-            beginning = opened.read(len(IDX))
-    except OSError:
+            packed = opened.read(len(GZIP)) == GZIP
+            opened.seek(0)
+            with gzip.GzipFile(fileobj=opened) if packed else nullcontext(opened) as content:
+                beginning = content.read(len(IDX))
+                rest = content.read() if beginning == IDX else b""
+    except (OSError, EOFError, zlib.error):
         beginning = b""  # photo.read says what is wrong
     if beginning != IDX:
         yield str(file), photo.normalise(photo.read(file), str(file))
         return
-    for number, picture in enumerate(idx.read(file, 3)):
+    try:
+        pictures = idx.parse(beginning + rest, 3)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}; expected an IDX file of images") from None
+    for number, picture in enumerate(pictures):
         name = f"{file}#{number}"
         yield name, picture if picture.shape == (idx.SIDE, idx.SIDE) else photo.normalise(picture, name)
 

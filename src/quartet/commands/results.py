@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         page = paths.RESULTS.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{paths.RESULTS}: missing; `make` makes it") from None
+        raise InputError(f"{paths.RESULTS}: missing; `make` makes it, in the project's root") from None
     data = files.read_record(paths.SOURCE, "fetch")["data"]
     for line in page_for_a_terminal(page).splitlines():
         errors.tell(line)

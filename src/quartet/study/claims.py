@@ -183,7 +183,7 @@ CLAIMS = (
         "each-epoch",
         "4a",
         "shows an increasing trend with each epoch",
-        "the share of epochs whose validation accuracy is above that of the one before, less nine tenths",
+        "the share of epochs with a higher validation accuracy than the epoch before, minus 0.9,",
         "",
         0,
         lambda found: (_rising(found.arm("ten")), np.full(len(found.arm("ten").outcomes), STEPS)),

@@ -173,6 +173,8 @@ def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]])
                 raise cause if told else WorkError(f"a training failed: {cause!r}") from error
             except ray.exceptions.RayError as error:
                 raise WorkError(f"a training was lost, with its process or node: {_gist(error)}; run again") from None
+    except SystemError as error:  # how Ray's compiled code passes on the exception of a signal
+        raise error.__cause__ or error from None
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)

@@ -183,6 +183,7 @@ def page(found: Outcomes, results: Findings, pictures: Sequence[str]) -> str:
     first: Arm = next(iter(arms.values()))
     comparable = found.data == "mnist"
     images, seeds = len(first.digits), found.study.seeds
+    lost = sum(row["diverged"] for row in results.rates)
     spreads = "; ".join(f"{word} classes: p = {p:#.2g}" for word, p in findings.spreads(found).items())
     lines = [
         f"# What {seeds} seeds say about the report's claims",
@@ -209,8 +210,8 @@ def page(found: Outcomes, results: Findings, pictures: Sequence[str]) -> str:
         " 0.",
         "## Learning rates",
         _rates(found, results.rates),
-        f"{found.study.rates.epochs} epochs, {found.study.rates.seeds} seeds. A training that diverged counts as always"
-        " naming the largest class.",
+        f"{found.study.rates.epochs} epochs, {found.study.rates.seeds} seeds. A training that diverged, whose loss"
+        f" was no longer finite, counts as always naming the largest class; {lost or 'none'} did.",
         "## What the intervals are about",
         "All intervals but the following are 95% BCa bootstrap intervals: what other seeds would give on this test set.",
         *_over_images(results),
