@@ -17,7 +17,7 @@ STAGES = {
     }
 }
 OURS = (".checkpoints/ten.pt", "dvc_plots/index.html", ".mypy_cache/x", ".ruff_cache/x", "mlflow.db", "mlruns/1/model")
-THEIRS = ("data/raw/notes", "data/raw/b.gz", "mlflow.db.bak", "stages/train/ten/notes", "mlruns/.gitignore")
+THEIRS = ("data/own/x", "data/raw/notes", "data/raw/b.gz", "mlflow.db.bak", "stages/train/ten/notes", "mlruns/.gitignore")
 
 
 def write(path: Path, text: str = "x") -> None:

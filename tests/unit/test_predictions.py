@@ -268,7 +268,7 @@ def test_every_model_is_evaluated_on_every_test_image(networks, tiny, told, caps
         assert [int(row["prediction"]) for row in mine] == guesses
         assert metrics[name]["accuracy"] == rounded(np.mean(np.array(guesses) == np.array(truth)))
         assert [row["images"] for row in metrics[name]["classes"]] == [21 * len(group) for group in training.groups]
-        assert f"evaluate: {name:<8} test accuracy {metrics[name]['accuracy']:.2%}" in printed
+        assert f"evaluate: {name:<7} test accuracy {metrics[name]['accuracy']:.2%}" in printed
     assert told == [*((name, False) for name in networks), (pipeline_runs.EVALUATED, True)]
 
 

@@ -192,8 +192,11 @@ def page(found: Outcomes, results: Findings, pictures: Sequence[str]) -> str:
         *_headline(results),
         "## The claims",
         _claims(results),
-        "p: exact sign-flip test over the seeds, adjusted by Holm's method for all claims. The rules for a verdict were"
-        f" written down before the first training: [{PLAN}]({PLAN}).",
+        "What was measured for each is below, in words. A claim holds if the whole interval is on its side and beyond the"
+        " smallest difference that matters, and p is below 0.05. It does not hold if that is so on the other side, or if two"
+        " one-sided t-tests find no difference that matters; p says nothing about that. p: exact sign-flip test over the"
+        " seeds, adjusted by Holm's method for all claims. The rules were written down before the first training:"
+        f" [{PLAN}]({PLAN}).",
         "## In words",
         "\n".join(f"- **{row['claim']}** {row['verdict']}. {row['finding']}" for row in results.claims),
         "## The arms",

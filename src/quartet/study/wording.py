@@ -31,5 +31,6 @@ def sentence(judged: Judged) -> str:
         return f"{found}: less than {margin} either way, which does not matter."
     if judged.p < claims.ALPHA:
         return f"{found}: there is a difference, and it may be less than {margin}."
-    enough = f" {contrast.needed:,} seeds would show one of {margin} in four of five studies." if claim.margin else ""
-    return f"{found}: that may be chance.{enough}"
+    if not claim.margin:
+        return f"{found}: that may be chance. It is about a direction alone, so no number of seeds is sure to be enough."
+    return f"{found}: that may be chance. {contrast.needed:,} seeds would show one of {margin} in four of five studies."
