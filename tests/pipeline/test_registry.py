@@ -14,8 +14,8 @@ import requests
 from pictures import encoded, written
 from project import VARIANTS, Project, free_port, read_until, started
 
-# One worker runs all that shares the finished project.
-pytestmark = pytest.mark.xdist_group("finished")
+# One worker runs all that shares this copy of the finished project.
+pytestmark = pytest.mark.xdist_group("finished copy")
 
 TEN = [name for name in [*VARIANTS, "trial"] if not name.startswith("four")]
 
