@@ -152,7 +152,8 @@ def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]])
     """Do `work(shared, *arguments)` for each task's arguments, in a `cluster`; yield each number and result as it is done.
 
     `shared` is sent once. A task whose process or node is lost is done again, RETRIES times at most; WorkError after that,
-    or if it raises; InputError if a node that came late would not compute the same bytes.
+    or if it raises; InputError if a node that came late would not compute the same bytes. What still runs then ends with the
+    cluster, or with this program's part in it: Ray dies of `ray.cancel` if the task ends at that moment.
     """
     import ray
 
@@ -175,6 +176,3 @@ def run(work: Callable[..., bytes], shared: Any, tasks: Sequence[Sequence[Any]])
                 raise WorkError(f"a training was lost, with its process or node: {_gist(error)}; run again") from None
     except SystemError as error:  # how Ray's compiled code passes on the exception of a signal
         raise error.__cause__ or error from None
-    finally:
-        for reference in waiting:
-            ray.cancel(reference, force=True)
