@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
@@ -63,7 +63,8 @@ def server(command: Sequence[str], url: str, body: str) -> Iterator[None]:
                     time.sleep(0.2)
             yield
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has ended, as the error above says
+                os.killpg(process.pid, signal.SIGTERM)
 
 
 def ask(client: requests.Session, url: str, body: str) -> None:

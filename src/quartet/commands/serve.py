@@ -203,7 +203,8 @@ def served(asked: str | None) -> tuple[dict[str, Reader], str, str]:
         if found is None:
             raise InputError(f"--model: MLflow ({store.uri()}) has no model {name}; `quartet register` makes them")
         scores, tags = found
-        classes = tags.get("classes", "").split(", ")
+        listed = tags.get("classes", "")
+        classes = listed.split(", " if ", " in listed else None)  # earlier versions have spaces alone
         if len(classes) != 10:
             raise InputError(f"--model: {name}: expected a model of ten classes, found {len(classes)}")
         return {name: recognition.Reader(classes, scores)}, name, tags["data"]
