@@ -1,4 +1,4 @@
-"""`quartet retest`, with a QMNIST made for the test: 20 images more than MNIST's 10,000, of which most are empty."""
+"""`quartet retest`, with a QMNIST made for the test: 10,000 images in the place of MNIST's, and 20 more."""
 
 from __future__ import annotations
 

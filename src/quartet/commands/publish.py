@@ -45,7 +45,7 @@ def summary(page: str) -> str:
 
 
 def publish_figures(pictures: Sequence[Path], prefix: str = "") -> None:
-    """Copy figures into docs/, their names after the prefix."""
+    """Copy figures into docs/, their names after the prefix, which may begin with a folder."""
     for picture in pictures:
         files.write_bytes(DOCS / f"{prefix}{picture.name}", picture.read_bytes())
 
@@ -120,8 +120,7 @@ def publish_other(source: str) -> None:
     folder = DOCS / source
     page = paths.RESULTS.read_text(encoding="utf-8").replace(f"]({paths.FIGURES.name}/", "](")
     files.write_bytes(folder / paths.RESULTS.name, page.encode())
-    for picture in sorted(paths.FIGURES.glob("*.png")):
-        files.write_bytes(folder / picture.name, picture.read_bytes())
+    publish_figures(sorted(paths.FIGURES.glob("*.png")), f"{source}/")
     print(f"docs: {folder}/")
 
 

@@ -48,7 +48,7 @@ def further(contents: Mapping[str, bytes]) -> splits.Split:
 
 
 def row(name: str, on_mnist: float, right: NDArray[np.bool_]) -> list[str]:
-    """Write the accuracies of a model in percent, on MNIST's test set and on further images, of which it got these right."""
+    """Write a model's accuracy on MNIST's test set and the further images, in percent; `right` tells which it had right."""
     low, high = comparison.interval(right)
     return [name, f"{100 * on_mnist:.2f}", f"{100 * right.mean():.2f}", f"{low:.2f} to {high:.2f}"]
 
