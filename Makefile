@@ -23,7 +23,7 @@ COMPILE := --quiet --universal --python-version 3.10 --no-header --no-annotate
 # torch pins these itself, for its CUDA builds alone.
 CUDA := ^(cuda-|nvidia-|triton)
 
-.PHONY: all setup setup-all study lint test test-study torture bench bench-peers bench-pipeline bench-predict bench-serve bench-study ui sync docs portability verify lock clean help
+.PHONY: all setup setup-all setup-team study lint test test-study test-team torture bench bench-peers bench-pipeline bench-predict bench-serve bench-study ui sync docs portability verify lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet prepare
@@ -41,6 +41,9 @@ setup: ## Make .venv with the pinned packages and this project (TORCH=default: P
 setup-all: ## The same with what single commands need besides (Ray for make study)
 	@$(PYTHON) environment.py study
 
+setup-team: ## Set up, with what a team's storage and servers need besides (docs/team.md)
+	@$(PYTHON) environment.py team
+
 study: setup-all ## Train many seeds and judge the report's claims by them, on this machine or on the Ray cluster of RAY_ADDRESS (hours)
 	@.venv/bin/python -m quartet prepare
 	@.venv/bin/dvc repro study/dvc.yaml
@@ -53,8 +56,15 @@ lint: setup-all ## Set up, then ruff and mypy
 test: lint ## Set up, then ruff, mypy and pytest
 	.venv/bin/pytest -q -n $(WORKERS) --dist loadgroup
 
-test-study: setup-all ## The tests of the study that start clusters of Ray (5 minutes)
+test-setup-team: ## Set up, with what a team's storage and servers need besides (docs/team.md)
+	@$(PYTHON) environment.py team
+
+study: setup-all ## The tests of the study that start clusters of Ray (5 minutes)
 	.venv/bin/pytest -q -m cluster
+
+test-team: setup ## The tests of a team's servers: PostgreSQL, MLflow with sign-in, SSH, S3 (5 minutes)
+	@$(PYTHON) environment.py team tests/team
+	.venv/bin/pytest -q -m team -n 2 --dist loadgroup tests/team
 
 torture: setup ## Kill the pipeline 50 times on the sample, then disturb it 50 times; nothing may be lost or wrong (20 minutes)
 	@.venv/bin/python tests/torture.py --kills 50 --disturb 50
@@ -75,7 +85,10 @@ bench-predict: setup ## Measure how many photos of MNIST's test images are read 
 bench-serve: setup ## Measure quartet serve and MLflow's server under load, write docs/benchmarks.md (needs results that are registered)
 	@.venv/bin/python bench/serving.py
 
-bench-study: setup-all ## Measure Ray's tasks against a training alone, write docs/benchmarks.md (2 minutes)
+bench-setup-team: ## Set up, with what a team's storage and servers need besides (docs/team.md)
+	@$(PYTHON) environment.py team
+
+study: setup-all ## Measure Ray's tasks against a training alone, write docs/benchmarks.md (2 minutes)
 	@.venv/bin/python bench/tasks.py
 
 ui: setup ## Serve MLflow's pages on the store that the pipeline writes to, and print their link
@@ -95,12 +108,18 @@ portability: setup ## Compare the bytes of a short run here and under emulated p
 verify: setup ## Run what is committed on MNIST in a temporary clone, and compare each output with the published one
 	@.venv/bin/python -m quartet verify
 
-lock: setup ## Pin all packages again in requirements.txt, and in study/requirements.txt what the study adds
+lock: setup ## Pin all packages again in requirements.txt, and in those of study/, team/ and tests/team/ what these add
 	.venv/bin/uv pip compile $(COMPILE) --group dev pyproject.toml | grep -v -E '$(CUDA)' > requirements.txt.part
 	mv requirements.txt.part requirements.txt
 	.venv/bin/uv pip compile $(COMPILE) --constraint requirements.txt --extra study pyproject.toml | grep -v -E '$(CUDA)' \
 	  | grep -v -x -F -f requirements.txt > study/requirements.txt.part
 	mv study/requirements.txt.part study/requirements.txt
+	.venv/bin/uv pip compile $(COMPILE) --constraint requirements.txt --extra team pyproject.toml | grep -v -E '$(CUDA)' \
+	  | grep -v -x -F -f requirements.txt > team/requirements.txt.part
+	mv team/requirements.txt.part team/requirements.txt
+	.venv/bin/uv pip compile $(COMPILE) --constraint requirements.txt --constraint team/requirements.txt --group team-tests \
+	  pyproject.toml | grep -v -E '$(CUDA)' | grep -v -x -F -f requirements.txt -f team/requirements.txt > tests/team/requirements.txt.part
+	mv tests/team/requirements.txt.part tests/team/requirements.txt
 
 clean: ## Remove results, data, MLflow's store and .venv; keep DVC's cache and what is not the pipeline's
 	@[ ! -x .venv/bin/python ] || .venv/bin/python -m quartet clean

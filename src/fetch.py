@@ -25,6 +25,7 @@ def main() -> None:
     if data_set is catalogue.SAMPLE and named:
         raise InputError(f"data.source is sample, yet {variable} names MNIST ({named}): change one of them")
     sources.check_place(variable)
+    sources.warn_of_unread(settings.data.source, variable)
     tracked = stage.note("fetch", settings)
     files.remove_parts(paths.SOURCE, *(paths.RAW / name for name in idx.FILES))
     if data_set is catalogue.OWN:

@@ -129,6 +129,15 @@ def copy_of(finished: Project, folder: Path) -> Project:
     return Project(folder / "project", home)
 
 
+def colleagues(project: Project, folder: Path) -> Project:
+    """A colleague's clone of a project, which has no data and no results."""
+    home = folder / "home"
+    home.mkdir(parents=True)
+    subprocess.run(["git", "clone", "-q", project.root, folder / "project"], check=True)
+    (folder / "project/.venv").symlink_to(sys.prefix)
+    return Project(folder / "project", home)
+
+
 def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '(.+?)'", output)
 

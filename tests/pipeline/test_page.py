@@ -22,7 +22,7 @@ from quartet.model import inference
 pytestmark = pytest.mark.xdist_group("finished copy")
 
 BATCH = 500  # images that the page gets at once
-MOST = int(os.environ.get("QUARTET_IMAGES", "2000"))  # test images that the page reads: all of MNIST's take minutes
+MOST = int(os.environ.get("QUARTET_IMAGES", "100"))  # test images that the page reads: all of MNIST's take minutes
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -74,38 +73,6 @@ def test_an_experiment_retrains_the_trial_alone(experiment) -> None:
     column = "trial.accuracy"
     assert (row["bn"], baseline["bn"]) == ("True", "False")
     assert row[column] != baseline[column]
-
-
-def run_queue(project) -> str:
-    """Run the queued experiments, and return their states."""
-    project.run("dvc", "queue", "start", MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
-    for _ in range(360):
-        time.sleep(1)
-        status = project.run("dvc", "queue", "status").stdout
-        if "Queued" not in status and "Running" not in status:
-            break
-    return status
-
-
-def test_a_queued_experiment_runs_its_own_code_into_the_store(experiment) -> None:
-    """Not the code of the workspace, which may change meanwhile."""
-    code = experiment.root / "src/quartet/model/network.py"
-    code.write_text(code.read_text(encoding="utf-8") + "print('code:', __file__)\n", encoding="utf-8")
-    settings = ["-S", "bn=true", "-S", "lr=0.005", "-S", "epochs=1"]
-    for name in VARIANTS[1:]:  # one is enough: the others are trained again too, as their code has changed
-        settings += ["-S", f"~variants.{name}"]
-    experiment.run("dvc", "exp", "run", "--queue", "evaluate", *settings, "-n", "queued")
-    experiment.run("git", "checkout", "-q", "src")
-    status = run_queue(experiment)
-    assert re.search("queued .*Success", status), status
-    used = re.findall("code: (.*)", experiment.run("dvc", "queue", "logs", "queued").stdout)
-    assert len(used) >= 3  # the trial, evaluate, and the process beside it
-    assert all(Path(path).is_relative_to(experiment.root / ".dvc/tmp/exps") for path in used)
-    (run,) = runs(experiment, "params.epochs = '1'")
-    assert (run["params"]["bn"], run["params"]["lr"], run["params"]["seed"]) == ("True", "0.005", "0")
-    assert (run["tags"]["stage"], run["tags"]["dvc.exp.name"]) == ("trial", "queued")
-    assert run["tags"]["dvc.exp.baseline"]
-    assert "test_accuracy" in run["metrics"]
 
 
 @pytest.mark.parametrize("what", ["data/download", "data/sources", "reporting/figures", "reporting/tables", "commands/*"])

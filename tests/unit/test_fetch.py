@@ -227,3 +227,21 @@ def test_the_stage_runs_as_dvc_runs_it(fetching):
     assert (result.returncode, result.stderr) == (0, "")
     assert "SAMPLE DATA" in result.stdout
     assert {path.name for path in paths.RAW.iterdir()} == {*SHAPES, "source.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("QUARTET_KMNIST", "QUARTET_KMNIST is not read, since data.source is auto; set data.source: kmnist in params.yaml"),
+        ("QUARTET_MNSIT", "QUARTET_MNSIT: nothing reads a variable of this name; is QUARTET_MNIST meant?"),
+        ("QUARTET_MNIST", ""),
+        ("QUARTET_QMNIST", ""),
+        ("QUARTET_PROGRESS", ""),
+    ],
+)
+def test_a_variable_that_names_other_data_is_told(monkeypatch, capsys, name, expected):
+    for known in [name for name in os.environ if name.startswith("QUARTET_")]:
+        monkeypatch.delenv(known)
+    monkeypatch.setenv(name, "somewhere")
+    sources.warn_of_unread("auto", "QUARTET_MNIST")
+    assert capsys.readouterr().err == (f"quartet: warning: {expected}\n" if expected else "")

@@ -66,6 +66,16 @@ def test_small_images_are_framed(tmp_path):
     assert images.sum(dtype=int) == made["train"][0].sum(dtype=int)
 
 
+def test_a_hidden_file_is_not_one_of_the_four(tmp_path):
+    """MacOS leaves such a file in each folder that it shows."""
+    made = arrays()
+    put(tmp_path / "own", made)
+    (tmp_path / "own/.DS_Store").write_bytes(b"Bud1")
+    found, _ = own.read(tmp_path / "own")
+    assert same(found, made)
+    own.check_free(tmp_path / "own", [path.name for path in (tmp_path / "own").glob("[!.]*")])
+
+
 def test_classes_have_the_names_of_the_file(tmp_path):
     folder = put(tmp_path / "own", arrays())
     (folder / "classes.txt").write_text("Hut\nBaum\n" + "".join(f"{n}\n" for n in range(8)), encoding="utf-8")

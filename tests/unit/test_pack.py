@@ -84,6 +84,10 @@ def empty_class(folder):
     (folder / "test/9/30.png").unlink()
 
 
+def nowhere(folder):
+    folder.rename("elsewhere")
+
+
 def other_files(folder):
     own.FOLDER.mkdir(parents=True)
     (own.FOLDER / "digits.idx").write_bytes(b"mine")
@@ -92,7 +96,8 @@ def other_files(folder):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (nine, "sorted/train: expected ten folders of pictures, one for each class, found 9"),
+        (nowhere, "sorted: no such directory; expected one that has train/ and test/"),
+        (nine, "sorted/train: expected ten folders of pictures, one for each class, found 9: 0, 1, 2"),
         (other_folder, "sorted/test: expected the same folders as in train, found it without: 9; besides: nine"),
         (empty_class, "expected pictures that can be read in each folder, found none in sorted/test/9"),
         (other_files, "data/own: has other files: digits.idx; move them away"),

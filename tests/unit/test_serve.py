@@ -146,7 +146,7 @@ def test_a_bad_port_is_named(workspace, port):
         serve.main(["--port", port])
 
 
-def test_without_a_page_nothing_is_served(workspace):
+def test_without_a_page_no_training_is_served(workspace):
     with pytest.raises(InputError, match=r"stages/page/index\.html: missing; `make` makes it"):
         serve.main([])
 

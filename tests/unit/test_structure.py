@@ -454,7 +454,8 @@ def test_a_unit_test_file_is_named_after_its_module_or_package():
 
 def test_a_test_file_has_a_folder_and_a_name_of_its_own():
     """The name is enough to find it."""
-    assert {path.parent.relative_to(ROOT / "tests").as_posix() for path in TEST_FILES} == {"unit", "faults", "pipeline"}
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in TEST_FILES}
+    assert folders == {"unit", "faults", "pipeline", "team"}
     assert len({path.name for path in TEST_FILES}) == len(TEST_FILES)
 
 
@@ -472,10 +473,15 @@ def test_every_command_is_a_module():
     assert set(cli.COMMANDS) == modules - {"cli", "outputs", "pipeline_runs", "recipes"}
 
 
+def pinned() -> list[str]:
+    """The lines of all files of requirements."""
+    files = [ROOT / folder / "requirements.txt" for folder in (".", "study", "team", "tests/team")]
+    return [line for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def test_every_requirement_is_one_exact_version():
     """Without an address."""
-    pinned = [ROOT / "requirements.txt", ROOT / "study/requirements.txt"]
-    lines = [line for path in pinned for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = pinned()
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.!+_-]+( ; [^#@]+)?", line)] == []
     assert [line for line in lines if "://" in line] == []
     assert "torch==2.13.0" in lines
@@ -483,8 +489,6 @@ def test_every_requirement_is_one_exact_version():
 
 def test_every_pin_of_the_project_is_in_the_requirements():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pins = re.findall(r'"([a-z0-9-]+==[0-9.]+)"', text)
-    assert len(pins) == 5
-    lines += (ROOT / "study/requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert set(pins) <= set(lines)
+    assert len(pins) == 7
+    assert set(pins) <= set(pinned())

@@ -17,10 +17,15 @@ PARTS = {"train": "train", "test": "t10k"}  # the folder of a part, and how its 
 
 def folders(folder: Path) -> tuple[str, ...]:
     """Return the names of the ten classes: of the folders in `train`, digits or words. InputError if `test` has others."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such directory; expected one that has train/ and test/, with a folder for each class"
+        )
     found = {part: sorted(path.name for path in (folder / part).glob("[!.]*") if path.is_dir()) for part in PARTS}
     if len(found["train"]) != len(catalogue.DIGITS):
         raise InputError(
             f"{folder / 'train'}: expected ten folders of pictures, one for each class, found {len(found['train'])}"
+            + (f": {', '.join(found['train'])}" if found["train"] else "")
         )
     if found["test"] != found["train"]:
         lacking, more = sorted({*found["train"]} - {*found["test"]}), sorted({*found["test"]} - {*found["train"]})

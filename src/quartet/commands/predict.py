@@ -17,7 +17,6 @@ from quartet.base import errors, files, params, process
 from quartet.base.errors import InputError
 from quartet.data import idx, photo
 
-GZIP = b"\x1f\x8b"  # how a gzip file begins (RFC 1952)
 IDX = bytes([0, 0, idx.UNSIGNED_BYTE])  # how an IDX file of bytes begins
 
 Named = tuple[str, NDArray[np.uint8]]
@@ -31,7 +30,7 @@ def images(file: Path) -> Iterator[Named]:
     """
     try:
         with file.open("rb") as opened:
-            packed = opened.read(len(GZIP)) == GZIP
+            packed = opened.read(len(idx.GZIP)) == idx.GZIP
             opened.seek(0)
             with gzip.GzipFile(fileobj=opened) if packed else nullcontext(opened) as content:
                 beginning = content.read(len(IDX))

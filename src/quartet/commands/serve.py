@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
@@ -87,7 +87,9 @@ BODY = {
 }
 
 
-def application(readers: Mapping[str, Reader], chosen: str, data: str, page: bytes, hosts: Sequence[str] = HERE) -> FastAPI:
+def application(
+    readers: Mapping[str, Reader], chosen: str, data: str, page: bytes | None, hosts: Sequence[str] = HERE
+) -> FastAPI:
     """Make the web application that answers by these readers; `chosen` names the digit.
 
     A request for another host than `hosts` is refused: the page of another site may have given its name to this machine.
@@ -96,9 +98,9 @@ def application(readers: Mapping[str, Reader], chosen: str, data: str, page: byt
 
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts])
 
-    @app.get("/", response_class=HTMLResponse, summary="The page of results")
-    async def show() -> HTMLResponse:
-        return HTMLResponse(page)
+    @app.get("/", response_class=HTMLResponse, summary="The page of results, if there is one, else this description")
+    async def show() -> Response:
+        return RedirectResponse("/docs") if page is None else HTMLResponse(page)
 
     @app.get("/health", summary="What is served")
     async def health() -> Health:
@@ -175,7 +177,9 @@ def main(arguments: Sequence[str]) -> None:
     try:
         page = paths.PAGE.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{paths.PAGE}: missing; `make` makes it") from None
+        if not (options.model or "").startswith(REGISTERED):  # a registered model is served without the pipeline's results
+            raise InputError(f"{paths.PAGE}: missing; `make` makes it") from None
+        page = None
     import torch
     import uvicorn
 

@@ -19,6 +19,7 @@ UNSIGNED_BYTE, INT = 0x08, 0x0C
 SIZES = {UNSIGNED_BYTE: 1, INT: 4}  # bytes of an item
 KINDS = {UNSIGNED_BYTE: "bytes", INT: "integers"}
 SIDE = 28
+GZIP = b"\x1f\x8b"  # how a gzip file begins (RFC 1952)
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 

@@ -29,7 +29,7 @@ def read(folder: Path) -> tuple[dict[str, NDArray[np.uint8]], Source]:
     The header of each file tells images from labels; a name with `test`, `t10k` or `valid`, or else the smaller number of
     images, tells the test set. Images that are smaller than 28x28 get a frame of zeros. InputError says what is missing.
     """
-    arrays = {path: _array(path) for path in sorted(folder.glob("*")) if path.is_file() and path.name not in OTHERS}
+    arrays = {path: _array(path) for path in _files(folder)}
     images = {path: array for path, array in arrays.items() if array.ndim == 3}
     labels = {path: array for path, array in arrays.items() if array.ndim == 1}
     if len(images) != 2 or len(labels) != 2:
@@ -80,16 +80,21 @@ def checked(names: Sequence[str], where: Path) -> tuple[str, ...]:
 
 def check_free(folder: Path, written: Collection[str]) -> None:
     """Raise InputError if a folder has files besides those to be written, which `read` would take for others of the four."""
-    there = sorted(path.name for path in folder.glob("*") if path.is_file() and path.name not in (*OTHERS, *written))
+    there = [path.name for path in _files(folder) if path.name not in written]
     if there:
         raise InputError(f"{folder}: has other files: {', '.join(there)}; move them away, or name another folder with --out")
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files that are, or would be, the four. Hidden ones are the system's, such as .DS_Store."""
+    return sorted(path for path in folder.glob("[!.]*") if path.is_file() and path.name not in OTHERS)
 
 
 def _array(path: Path) -> NDArray[Any]:
     """Read an IDX file, packed or not."""
     try:
         content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
+        if content.startswith(idx.GZIP):
             content = gzip.decompress(content)
         return idx.parse(content, content[3] if len(content) > 3 and content[3] in (1, 3) else 3)
     except (OSError, EOFError, zlib.error) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import gzip
 import hashlib
 import os
@@ -18,15 +19,28 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from quartet.base import errors, files, paths
+from quartet.base import errors, files, numerics, paths
 from quartet.base.errors import InputError, WorkError
 from quartet.data import catalogue, download, idx, own, sample
 from quartet.data.catalogue import DataSet, Known
 from quartet.data.splits import Source
 
-GZIP = b"\x1f\x8b"  # how a gzip file begins (RFC 1952)
 WITHIN = ("*", "*/*", "*/raw/*")  # searched for files in a directory; the last is torchvision's layout
 LISTED = 9  # files that a message lists at most
+
+
+def warn_of_unread(asked: str, variable: str) -> None:
+    """Warn of variables that name the files of another data set than data.source, `asked`, or that nothing reads.
+
+    `variable` is the one that names those of `asked`.
+    """
+    others = {data_set.variable: name for name, data_set in catalogue.DATA_SETS.items()}
+    own = {variable, numerics.SWITCH, catalogue.QMNIST.variable}
+    for name in sorted(name for name in os.environ if name.startswith("QUARTET_") and name not in own):
+        if name in others:
+            errors.warn(f"{name} is not read, since data.source is {asked}; set data.source: {others[name]} in params.yaml")
+        elif close := difflib.get_close_matches(name, others, n=1, cutoff=0.8):
+            errors.warn(f"{name}: nothing reads a variable of this name; is {close[0]} meant?")
 
 
 def read_local(folder: Path, name: str, data_set: DataSet) -> bytes:
@@ -126,7 +140,7 @@ def _is_packed(file: BinaryIO) -> bool:
     file.seek(0)
     begins = file.read(2)
     file.seek(0)
-    return begins == GZIP
+    return begins == idx.GZIP
 
 
 def obtain(data_set: DataSet, wanted: Sequence[str], location: str) -> dict[str, bytes]:

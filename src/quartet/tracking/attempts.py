@@ -19,6 +19,13 @@ from quartet.tracking import store
 FAILED = object()  # what `attempt` returns for an action that failed
 DEADLINE = 60  # seconds for an action, however slow the server
 GRACE = 5  # seconds for it after a signal to stop
+# What a server with sign-in answers, and what to do.
+REFUSALS = {
+    "error code 401 ": (
+        "it does not know this user or password (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    ),
+    "'Permission denied'": "this user may not write there (403): ask the person who keeps the server for the right to",
+}
 THREAD = "MLflow"  # the name of the thread that runs actions
 
 
@@ -112,6 +119,9 @@ def _explain(error: Exception) -> str:
         below = below.__cause__ or below.__context__
     words = " ".join(redacted(str(cause)).split())  # before cutting: a part of a secret would not be recognised
     problem = f"{type(cause).__name__}: {words[:300]}"
+    for answer, advice in REFUSALS.items():
+        if answer in problem:
+            return advice
     if type(cause) is sqlite3.DatabaseError:  # its subclasses mean other things than a damaged file
         return f"{problem}; move {store.uri().removeprefix('sqlite:///')} away, and it is made again"
     if "out-of-date database schema" in problem:  # MLflow says the same if the schema is newer
