@@ -56,10 +56,7 @@ lint: setup-all ## Set up, then ruff and mypy
 test: lint ## Set up, then ruff, mypy and pytest
 	.venv/bin/pytest -q -n $(WORKERS) --dist loadgroup
 
-test-setup-team: ## Set up, with what a team's storage and servers need besides (docs/team.md)
-	@$(PYTHON) environment.py team
-
-study: setup-all ## The tests of the study that start clusters of Ray (5 minutes)
+test-study: setup-all ## The tests of the study that start clusters of Ray (5 minutes)
 	.venv/bin/pytest -q -m cluster
 
 test-team: setup ## The tests of a team's servers: PostgreSQL, MLflow with sign-in, SSH, S3 (5 minutes)
@@ -85,10 +82,7 @@ bench-predict: setup ## Measure how many photos of MNIST's test images are read 
 bench-serve: setup ## Measure quartet serve and MLflow's server under load, write docs/benchmarks.md (needs results that are registered)
 	@.venv/bin/python bench/serving.py
 
-bench-setup-team: ## Set up, with what a team's storage and servers need besides (docs/team.md)
-	@$(PYTHON) environment.py team
-
-study: setup-all ## Measure Ray's tasks against a training alone, write docs/benchmarks.md (2 minutes)
+bench-study: setup-all ## Measure Ray's tasks against a training alone, write docs/benchmarks.md (2 minutes)
 	@.venv/bin/python bench/tasks.py
 
 ui: setup ## Serve MLflow's pages on the store that the pipeline writes to, and print their link
@@ -117,8 +111,8 @@ lock: setup ## Pin all packages again in requirements.txt, and in those of study
 	.venv/bin/uv pip compile $(COMPILE) --constraint requirements.txt --extra team pyproject.toml | grep -v -E '$(CUDA)' \
 	  | grep -v -x -F -f requirements.txt > team/requirements.txt.part
 	mv team/requirements.txt.part team/requirements.txt
-	.venv/bin/uv pip compile $(COMPILE) --constraint requirements.txt --constraint team/requirements.txt --group team-tests \
-	  pyproject.toml | grep -v -E '$(CUDA)' | grep -v -x -F -f requirements.txt -f team/requirements.txt > tests/team/requirements.txt.part
+	.venv/bin/uv pip compile $(COMPILE) --constraint requirements.txt --constraint team/requirements.txt --group team-tests pyproject.toml | grep -v -E '$(CUDA)' \
+	  | grep -v -x -F -f requirements.txt -f team/requirements.txt > tests/team/requirements.txt.part
 	mv tests/team/requirements.txt.part tests/team/requirements.txt
 
 clean: ## Remove results, data, MLflow's store and .venv; keep DVC's cache and what is not the pipeline's

@@ -76,6 +76,17 @@ class Database:
             process.kill()
         psutil.wait_procs(processes)
 
+    def dump(self) -> str:
+        """All that it holds, as SQL."""
+        done = subprocess.run(
+            [self.server.bin_path / "pg_dump", "--host", self.folder, "--username", "mlflow", "mlflow"],
+            env=os.environ | {"PGPASSWORD": SECRETS["database"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
     def start(self) -> None:
         self.server.ensure_postgres_running()
 

@@ -35,7 +35,7 @@ def holding(*folders: Path) -> dict[str, list[str]]:
 
 def test_no_secret_is_printed_written_tracked_or_cached(team, tmp_path):
     """A team's server, told the password by its address and by a variable, an experiment in a copy, an address of MNIST with
-    a signature, and a server that is down. The server's own files and log are searched too."""
+    a signature, and a server that is down. The server's files, log and database are searched too."""
     found = tmp_path / "found"
     found.write_text(f"x{PASSWORD}x", encoding="utf-8")
     assert list(holding(tmp_path)) == [str(found)]
@@ -72,5 +72,8 @@ def test_no_secret_is_printed_written_tracked_or_cached(team, tmp_path):
     assert printed.count("***@127.0.0.1") > 3
     assert {form for form in FORMS if form in printed} == set()
     assert holding(tmp_path, team.folder) == {}
+    stored = team.database.dump()
+    assert "'trial'" in stored or "\ttrial\t" in stored
+    assert {form for form in FORMS if form in stored} == set()
     history = project.run("git", "log", "-p", "--all", "--reflog").stdout
     assert {form for form in FORMS if form in history} == set()

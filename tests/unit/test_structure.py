@@ -473,6 +473,13 @@ def test_every_command_is_a_module():
     assert set(cli.COMMANDS) == modules - {"cli", "outputs", "pipeline_runs", "recipes"}
 
 
+def test_every_target_of_make_has_one_rule_and_says_what_it_does():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"(?m)^\.PHONY: (.+)$", text)
+    rules = re.findall(r"(?m)^([a-z-]+):.*## \S", text)
+    assert sorted(rules) == sorted(phony.split())
+
+
 def pinned() -> list[str]:
     """The lines of all files of requirements."""
     files = [ROOT / folder / "requirements.txt" for folder in (".", "study", "team", "tests/team")]
