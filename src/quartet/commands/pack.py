@@ -81,7 +81,8 @@ def main(arguments: Sequence[str]) -> None:
     for error in refused:
         errors.say(f"error: {error}")
     if refused and not options.skip:
-        raise InputError(f"{len(refused)} pictures were refused, so nothing was written; `--skip` leaves them out")
+        told = "1 picture was" if len(refused) == 1 else f"{len(refused)} pictures were"
+        raise InputError(f"{told} refused, so nothing was written; `--skip` leaves out what is refused")
     if empty:
         raise InputError(f"expected pictures that can be read in each folder, found none in {', '.join(empty)}")
     own.check_free(options.out, written)
