@@ -17,7 +17,7 @@ from servers import SECRETS
 
 from project import ROOT, copy_of, free_port
 
-pytestmark = [pytest.mark.team, pytest.mark.xdist_group("mlflow")]
+pytestmark = [pytest.mark.team, pytest.mark.xdist_group("remotes")]  # the other group is longer
 
 COMPOSE = ROOT / "team/compose.yaml"
 SERVICES = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]

@@ -14,7 +14,7 @@ import yaml
 from project import VARIANTS, Project, colleagues, copy_of, ran
 from quartet.base import files
 
-pytestmark = [pytest.mark.team, pytest.mark.xdist_group("mlflow")]
+pytestmark = pytest.mark.team
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def project(finished, tmp_path):
     return copy_of(finished, tmp_path / "ada")
 
 
+@pytest.mark.xdist_group("remotes")
 def test_an_experiment_is_pushed_pulled_and_applied(project, folder_remote, tmp_path):
     """Its files come through the DVC remote; nothing is trained again."""
     shared = tmp_path / "origin.git"
@@ -59,6 +60,7 @@ def run_queue(project: Project, **env: str) -> str:
     return status
 
 
+@pytest.mark.xdist_group("mlflow")
 def test_a_queued_experiment_runs_its_own_code_into_mlflow(project, team, monkeypatch):
     """Not the code of the workspace, which may change meanwhile."""
     code = project.root / "src/quartet/model/network.py"
