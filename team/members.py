@@ -1,7 +1,7 @@
 """Manage who may use a team's MLflow: `team/members.py add NAME`, `reader NAME`, `password NAME`, `remove NAME`.
 
-It signs in as MLFLOW_TRACKING_USERNAME, with MLFLOW_TRACKING_PASSWORD, at MLFLOW_TRACKING_URI. The member's password comes
-from the terminal or, if there is none, from standard input.
+It signs in as MLFLOW_TRACKING_USERNAME, with MLFLOW_TRACKING_PASSWORD, at MLFLOW_TRACKING_URI. It asks for the
+member's password in a terminal, and otherwise reads it from standard input.
 """
 
 import argparse

@@ -24,7 +24,7 @@ import requests
 from project import ROOT, Project, free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-# Each is new, and stands in no file of the project.
+# New ones in each run of the tests: no file of the project has them.
 SECRETS = {
     name: f"{secrets.token_hex(4)}/{secrets.token_hex(8)}" for name in ("database", "session", "admin", "ada", "eve", "s3")
 }
@@ -159,13 +159,13 @@ class Team:
 
 @dataclass
 class Remote:
-    """A place for DVC's files: its address, what DVC has to be told besides, and the variables for those who may come in."""
+    """A place for DVC's files: its address, DVC's options for it, and what a member and a stranger sign in with."""
 
     url: str
     settings: dict[str, str]
     local: dict[str, str]  # what goes into .dvc/config.local
     env: dict[str, str]
-    stranger: tuple[dict[str, str], dict[str, str]]  # the two last for somebody who may not
+    stranger: tuple[dict[str, str], dict[str, str]]  # `local` and `env` of somebody without access
     refusal: str = ""
 
     def add(self, project: Project) -> None:

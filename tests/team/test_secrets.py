@@ -14,7 +14,7 @@ from project import clone
 
 pytestmark = [pytest.mark.team, pytest.mark.xdist_group("mlflow")]
 
-# New ones each time, so that they stand in no file of the project.
+# New ones in each run of the tests: no file of the project has them.
 PASSWORD, SIGNATURE, KEY = (f"{uuid.uuid4().hex[:8]}/{uuid.uuid4().hex[:8]}" for _ in range(3))
 FORMS = {
     *(PASSWORD, SIGNATURE, KEY),
