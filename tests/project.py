@@ -146,6 +146,12 @@ def lock(project) -> str:
     return (project.root / "dvc.lock").read_text(encoding="utf-8")
 
 
+def outs(project) -> dict[str, str]:
+    """The MD5 of each output, as dvc.lock has it."""
+    stages = yaml.safe_load(lock(project))["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
 def runs(project, query: str = "", uri: str = "") -> list[dict]:
     """What MLflow holds, by its own client."""
     import mlflow

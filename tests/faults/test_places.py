@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from project import SCORE, TRAININGS, Project, copy_of, free_port, lock, ran, runs, small_disk
+from project import SCORE, TRAININGS, Project, copy_of, free_port, lock, outs, ran, runs, small_disk
 from quartet.base import files
 
 # One worker runs all that shares the finished project.
@@ -72,11 +72,6 @@ def test_a_moved_project_is_told_and_set_right_by_sync(moved, finished):
     finally:
         hidden.rename(finished.root)
     assert here.is_dir()
-
-
-def outs(project) -> dict[str, str]:
-    stages = yaml.safe_load(lock(project))["stages"].values()
-    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
 
 
 def test_the_same_bytes_come_of_odd_surroundings(finished, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from project import TRAININGS, colleagues, copy_of, ran, runs
+from project import TRAININGS, colleagues, copy_of, outs, ran, runs
 from quartet.base import files
 
 pytestmark = [pytest.mark.team, pytest.mark.xdist_group("remotes")]
@@ -75,14 +75,7 @@ def test_a_remote_that_lost_a_file_says_which_is_missing(finished, folder_remote
     folder_remote.add(project)
     project.run("git", "commit", "-qam", "Name the remote")
     project.run("dvc", "push")
-    (model,) = [
-        line.split()[-1]
-        for line in (project.root / "dvc.lock")
-        .read_text()
-        .split("path: stages/train/ten/model.safetensors")[1]
-        .splitlines()[:3]
-        if "md5: " in line
-    ]
+    model = outs(project)["stages/train/ten/model.safetensors"]
     (Path(folder_remote.url) / f"files/md5/{model[:2]}/{model[2:]}").unlink()
     colleague = colleagues(project, tmp_path / "bob")
     done = colleague.run("dvc", "pull", check=False)
