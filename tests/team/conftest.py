@@ -18,9 +18,9 @@ def team(tmp_path_factory, database):
     found.kill()
 
 
-@pytest.fixture(scope="session")
-def folder_remote(tmp_path_factory):
-    return servers.Remote(str(tmp_path_factory.mktemp("shared") / "store"), {}, {}, {}, ({}, {}))
+@pytest.fixture
+def folder_remote(tmp_path):
+    return servers.Remote(str(tmp_path / "store"), {}, {}, {}, ({}, {}))
 
 
 @pytest.fixture(scope="session")

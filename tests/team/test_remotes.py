@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -84,4 +83,3 @@ def test_a_remote_that_lost_a_file_says_which_is_missing(finished, folder_remote
     # What can be had is there; the rest is made again, to the same bytes.
     assert set(ran(colleague.run("dvc", "repro").stdout)) == {"train@ten"}
     assert colleague.run("git", "status", "--porcelain").stdout == ""
-    shutil.rmtree(folder_remote.url)
