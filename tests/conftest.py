@@ -8,6 +8,8 @@ import fcntl
 import shutil
 import signal
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from quartet.data import splits
 # Some tests use its fixture, as a plugin, and others its functions: whichever comes first imports it.
 pytest.register_assert_rewrite("misbehaving_server")
 
+ODD = 'a?b"c ;d$HOME'  # what URLs and shells would read otherwise
 OUTPUT = ".git/output"  # of the pipeline, where nothing looks
 
 collect_ignore = [] if sys.version_info >= (3, 11) else ["pipeline/test_api.py"]  # Schemathesis needs Python 3.11
@@ -70,29 +73,57 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Projec
     Two workers have one each, by the groups `finished` and `finished copy`: the first to come makes both.
     """
     if worker_id == "master":
-        return run_once(clone(tmp_path_factory.mktemp("it's done")))
+        return run_once(tmp_path_factory.mktemp("finished"))
     shared = tmp_path_factory.getbasetemp().parent
     with (shared / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        copy = shared / "it's copied"
+        copy = shared / "copied"
         if not copy.exists():
-            done = run_once(clone(tmp_path_factory.mktemp("it's done")))
-            copy_of(done, copy)
+            done = run_once(tmp_path_factory.mktemp("finished"))
+            copy_of(done, copy / ODD)
             return done
-    project = Project(copy / "project", copy / "home")
+    project = linked(copy)
     project.output = (project.root / OUTPUT).read_text(encoding="utf-8")
     moved = project.quartet("sync")  # MLflow's addresses of artifacts are those of the first
     assert moved.returncode == 0, moved.stdout
     return project
 
 
-def run_once(project: Project) -> Project:
+def linked(folder: Path) -> Project:
+    """The project in a folder, by a link without the odd characters: tests name it in commands and in addresses."""
+    (folder / "link").symlink_to(folder / ODD / "project")
+    return Project(folder / "link", folder / ODD / "home")
+
+
+def run_once(folder: Path) -> Project:
+    clone(folder / ODD)
+    project = linked(folder)
     project.run("make", "setup")
     project.output = project.run("dvc", "repro").stdout
     (project.root / OUTPUT).write_text(project.output, encoding="utf-8")
     project.run("git", "add", "dvc.lock")
     project.run("git", "commit", "-qm", "Run")
     return project
+
+
+@pytest.fixture
+def within(monkeypatch):
+    """Call a function as if in the root of a project: in this process, which has imported what takes a command seconds.
+
+    MLflow's store is the project's own, or that of `uri`.
+    """
+
+    def call(project, function, *arguments, uri: str = ""):
+        monkeypatch.chdir(project.root)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow and PyTorch warn as they are imported
+            return function(*arguments)
+
+    from tracked import forget
+
+    yield call
+    forget()
 
 
 @pytest.fixture(scope="session")

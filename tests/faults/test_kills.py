@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from project import clone, lock, read_until, runs, started, train_once, training_of, trainings_of
+from quartet.commands import sync
 
 # One worker runs all that shares the project.
 pytestmark = pytest.mark.xdist_group("kills")
@@ -22,7 +23,7 @@ EPOCHS = 20  # enough that a training met in its third is still far from its end
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A project that has trained `ten`, and its dvc.lock from before and from after."""
-    return train_once(clone(tmp_path_factory.mktemp("kills"), EPOCHS), REPRO)
+    return train_once(clone(tmp_path_factory.mktemp("it's killed"), EPOCHS), REPRO)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def assert_unfinished(project, output: str) -> None:
     assert list((project.root / "stages/train/ten").glob("*")) == []
 
 
-def test_a_training_that_is_ended_goes_on_where_it_was(project):
+def test_a_training_that_is_ended_goes_on_where_it_was(project, within, capfd):
     """Its DVC is killed, before it begins and later, it is killed itself, and stopped by Ctrl-C as a terminal sends it.
 
     All is in one run of MLflow's, which sync closes meanwhile.
@@ -97,9 +98,8 @@ def test_a_training_that_is_ended_goes_on_where_it_was(project):
     assert_unfinished(project, output)
     killed = the_run(project)
     assert killed["status"] == "RUNNING"
-    done = project.quartet("sync")
-    assert done.returncode == 0, done.stdout
-    assert "was interrupted: closed as KILLED" in done.stdout
+    within(project, sync.main, [])
+    assert "was interrupted: closed as KILLED" in capfd.readouterr().out
     assert the_run(project)["status"] == "KILLED"
 
     with started(project, *REPRO) as process:

@@ -33,13 +33,13 @@ def test_a_processor_that_makes_other_bytes_is_told_once(workspace, monkeypatch,
 
 @pytest.fixture
 def trained(finished, tmp_path):
-    """The finished project's files, without DVC, two of the variants and a store of MLflow's, which is yet to be made."""
+    """The finished project's files without DVC: one variant and the trial. MLflow's store is yet to be made."""
     root, home = tmp_path / "project", tmp_path / "home"
     home.mkdir()
     for name in ("src", "data/split", "stages/train", "stages/evaluate"):
         shutil.copytree(finished.root / name, root / name)
     text = (finished.root / "params.yaml").read_text(encoding="utf-8")
-    (root / "params.yaml").write_text(re.sub(r"(?m)^  (ten-bn|four-bn): .*\n", "", text), encoding="utf-8")
+    (root / "params.yaml").write_text(re.sub(r"(?m)^  (ten-bn|four|four-bn): .*\n", "", text), encoding="utf-8")
     return Project(root, home)
 
 

@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import warnings
 
 import mlflow
 import pytest
@@ -19,27 +18,21 @@ import safetensors.torch
 import torch
 
 from project import EPOCHS, TRAININGS, Project, runs
-from quartet.commands import pipeline_runs
+from quartet.commands import pipeline_runs, sync
 from quartet.reporting import figures
-from tracked import forget
 
 # One worker runs all that shares this copy of the finished project.
 pytestmark = pytest.mark.xdist_group("finished copy")
 
 
 @pytest.fixture
-def bring_up(finished, monkeypatch):
+def bring_up(finished, within):
     """Bring the run of `four`, or of others, up to date in a store, with the files of the finished project."""
 
     def bring(uri: str, *names: str) -> bool:
-        monkeypatch.chdir(finished.root)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # MLflow and PyTorch warn as they are imported
-            return pipeline_runs.bring_up_to_date(names or ["four"])
+        return within(finished, pipeline_runs.bring_up_to_date, names or ["four"], uri=uri)
 
-    yield bring
-    forget()
+    return bring
 
 
 @pytest.fixture
@@ -55,20 +48,20 @@ FILES = ["confusion.png", "loss.png", "per_class.csv", "summary.json"]
 ONE = "from quartet.commands import pipeline_runs; pipeline_runs.bring_up_to_date(['four'])"
 
 
-def test_a_second_sync_changes_nothing(finished):
+def test_a_second_sync_changes_nothing(finished, within, capfd):
     before = runs(finished)
-    done = finished.quartet("sync")
-    assert done.returncode == 0, done.stdout
-    assert "agrees with stages/" in done.stdout
+    within(finished, sync.main, [])
+    assert "agrees with stages/" in capfd.readouterr().out
     assert runs(finished) == before
 
 
-def test_a_lost_store_is_made_again_from_what_dvc_has(finished, tmp_path):
+def test_a_lost_store_is_made_again_from_what_dvc_has(finished, within, capfd, tmp_path):
     """As `make` does at its end."""
     uri = f"sqlite:///{tmp_path}/other.db"
-    first, again = (finished.quartet("sync", "--missing", MLFLOW_TRACKING_URI=uri) for _ in range(2))
-    assert (first.returncode, again.returncode, again.stdout) == (0, 0, "")
-    assert "agrees with stages/" in first.stdout
+    within(finished, sync.main, ["--missing"], uri=uri)
+    assert "agrees with stages/" in capfd.readouterr().out
+    within(finished, sync.main, ["--missing"], uri=uri)
+    assert capfd.readouterr() == ("", "")
     found = {run["name"]: run for run in runs(finished, uri=uri)}
     assert sorted(found) == sorted(TRAININGS)
     original = {run["tags"]["fingerprint"]: run for run in runs(finished)}
@@ -209,15 +202,14 @@ def test_artifacts_that_are_lost_are_logged_again(finished, bring_up, tmp_path):
     assert again.model_id == logged.model_id
 
 
-def test_a_store_named_in_other_words_keeps_its_addresses(finished, tmp_path):
+def test_a_store_named_in_other_words_keeps_its_addresses(finished, within, tmp_path):
     """`MLFLOW_TRACKING_URI=sqlite:///mlflow.db` names the project's own store as well."""
     root = tmp_path / "project"
-    for name in ("stages", "src"):
-        shutil.copytree(finished.root / name, root / name)
+    shutil.copytree(finished.root / "stages", root / "stages")
     shutil.copy(finished.root / "params.yaml", root)
     copy = Project(root, tmp_path)
-    for variables in ({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}, {}):
-        copy.run("python", "-c", ONE, PYTHONPATH="src", **variables)
+    for uri in ("sqlite:///mlflow.db", ""):
+        assert within(copy, pipeline_runs.bring_up_to_date, ["four"], uri=uri)
         (run,) = runs(copy)
         assert sorted(run["artifacts"]) == FILES
         assert len(run["models"]) == 1
@@ -247,7 +239,7 @@ def digests(state: dict[str, torch.Tensor]) -> list[str]:
     return sorted(hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest() for value in state.values())
 
 
-def test_other_weights_of_the_same_training_have_their_own_run(finished, tmp_path):
+def test_other_weights_of_the_same_training_have_their_own_run(finished, within, tmp_path):
     """Each run has the history, the model and the test metrics of the same weights."""
     root, home = tmp_path / "project", tmp_path / "home"
     home.mkdir()
@@ -265,8 +257,7 @@ def test_other_weights_of_the_same_training_have_their_own_run(finished, tmp_pat
         evaluated = json.loads((root / "stages/evaluate/scores.json").read_bytes())["ten"]
         return model, list(csv.DictReader(io.StringIO(history.decode()))), evaluated
 
-    done = project.quartet("sync")
-    assert done.returncode == 0, done.stdout
+    within(project, sync.main, [])
     before = {run["name"]: run for run in runs(project)}
     assert sorted(before) == ["ten", "trial"]
     outcomes = [came_to()]
@@ -278,8 +269,7 @@ def test_other_weights_of_the_same_training_have_their_own_run(finished, tmp_pat
     assert done.returncode == 0, done.stdout
     outcomes.append(came_to())
     evaluated = runs(project)
-    done = project.quartet("sync")
-    assert done.returncode == 0, done.stdout
+    within(project, sync.main, [])
     assert runs(project) == evaluated
 
     assert sorted(run["name"] for run in evaluated) == ["ten", "ten", "trial"]
