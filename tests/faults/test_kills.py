@@ -74,10 +74,23 @@ def assert_unfinished(project, output: str) -> None:
     assert list((project.root / "stages/train/ten").glob("*")) == []
 
 
+def assert_others_are_refused(project, process) -> None:
+    """Another run says that this one runs."""
+    training = training_of(process)
+    training.suspend()
+    others = [project.run(*command, check=False) for command in (REPRO, ("make",))]
+    training.resume()
+    for other in others:
+        assert other.returncode != 0
+        assert "busy" in other.stdout
+        assert str(process.pid) in other.stdout
+        assert "Traceback" not in other.stdout
+
+
 def test_a_training_that_is_ended_goes_on_where_it_was(project, within, capfd):
     """Its DVC is killed, before it begins and later, it is killed itself, and stopped by Ctrl-C as a terminal sends it.
 
-    All is in one run of MLflow's, which sync closes meanwhile.
+    All is in one run of MLflow's, which sync closes meanwhile. A second DVC beside it says that the other one runs.
     """
     # Here with a shell that replaces itself with the command, as dash does not.
     with started(project, *REPRO, SHELL="/bin/bash") as process:
@@ -104,6 +117,7 @@ def test_a_training_that_is_ended_goes_on_where_it_was(project, within, capfd):
 
     with started(project, *REPRO) as process:
         output = read_until(process, "epoch  6/")
+        assert_others_are_refused(project, process)
         os.killpg(process.pid, signal.SIGINT)
         output += process.communicate()[0]
     assert process.returncode != 0
@@ -151,20 +165,3 @@ def test_lock_files_that_a_kill_cut_short_are_made_again(trained):
             assert "Traceback" not in done.stdout
     (project.root / "dvc.lock").unlink()
     assert "epoch" not in project.run("dvc", "repro", "train@ten").stdout
-
-
-def test_a_second_repro_beside_a_running_one_does_no_harm(project):
-    """It says that the other one runs."""
-    with started(project, *REPRO) as first:
-        read_until(first, "epoch  3/")
-        training = training_of(first)
-        training.suspend()
-        others = [project.run(*command, check=False) for command in (REPRO, ("make",))]
-        training.resume()
-        output = first.communicate()[0]
-    for other in others:
-        assert other.returncode != 0
-        assert "busy" in other.stdout
-        assert str(first.pid) in other.stdout
-        assert "Traceback" not in other.stdout
-    assert first.returncode == 0, output

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from project import SCORE, STAGES, TRAININGS, Project, copy_of, free_port, lock, outs, ran, runs, small_disk
+from project import STAGES, TRAININGS, Project, answers, copy_of, free_port, lock, outs, ran, runs, small_disk
 from quartet.base import files
 
 # One worker runs all that shares the finished project.
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.xdist_group("finished")
 @pytest.fixture(scope="module")
 def moved(finished, tmp_path_factory):
     """The finished project, moved: MLflow's store still names the old place."""
-    return copy_of(finished, tmp_path_factory.mktemp("#1, näïve"))
+    return copy_of(finished, tmp_path_factory.mktemp("it's #1, näïve"))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -58,9 +58,15 @@ def test_a_path_that_dvc_cannot_push_to_has_no_copies(moved):
     assert (contents(moved.root / "stages"), lock(moved)) == before
 
 
-def test_a_moved_project_is_told_and_set_right_by_sync(moved, finished):
-    """A training tells it."""
+def test_a_project_may_have_spaces_and_letters_in_its_path(moved):
+    assert set(" #'") <= set(str(moved.root))
     assert not str(moved.root).isascii()
+    assert ran(moved.run("dvc", "repro", "--force", "--single-item", "plot").stdout) == ["plot"]
+    assert ran(moved.run("dvc", "repro").stdout) == []
+
+
+def test_a_moved_project_is_told_and_set_right_by_sync(moved, finished, within):
+    """A training tells it."""
     before = contents(moved.root / "stages/train/ten")
     done = moved.stage("train", "ten")
     assert done.returncode == 0, done.stdout
@@ -76,7 +82,7 @@ def test_a_moved_project_is_told_and_set_right_by_sync(moved, finished):
     hidden = old.with_name("hidden")
     old.rename(hidden)
     try:
-        moved.run("python", "-W", "ignore", "-c", SCORE, f"sqlite:///{moved.root}/mlflow.db", model)
+        within(moved, answers, model)
     finally:
         hidden.rename(old)
     assert here.is_dir()

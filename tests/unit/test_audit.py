@@ -52,6 +52,23 @@ def note(name, content):
 
 
 @pytest.fixture(scope="module")
+def true(made, tmp_path_factory):
+    """The project after its stages have run and noted what they really began with."""
+    root = tmp_path_factory.mktemp("true")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        shutil.copytree(made, root, dirs_exist_ok=True)
+        repro()
+    return root
+
+
+@pytest.fixture
+def repeated(workspace, true):
+    shutil.copytree(true, workspace, dirs_exist_ok=True, symlinks=True)
+    return workspace
+
+
+@pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("audit")
     shutil.copy(PARAMS, root)
@@ -74,8 +91,7 @@ def repro(**noted):
     dvc("repro")
 
 
-def test_true_pairs_stay(project, capfd):
-    repro()
+def test_true_pairs_stay(repeated, capfd):
     before, runs = stages(), cached()
     assert "lr: 1e-05" in Path("dvc.lock").read_text(encoding="utf-8")  # PyYAML takes it for a string, and DVC does not
     audit.main([])
@@ -118,9 +134,8 @@ def test_make_removes_it_before_it_begins(project, capfd, monkeypatch):
     assert sorted(stages()) == ["plain", "train@ten"]
 
 
-def test_the_pair_of_a_lock_is_judged_by_its_own_file(project, capfd):
+def test_the_pair_of_a_lock_is_judged_by_its_own_file(repeated, capfd):
     """The file in the workspace may be of another training, as after a change of the branch: then DVC's cache has it."""
-    repro()
     other = {"dvc": {"params": {}, "deps": {}}}
     Path("stages/train/ten/provenance.json").unlink()
     files.write_record(paths.provenance("ten"), other)
@@ -143,8 +158,7 @@ def test_nothing_is_said_of_what_noted_nothing(project, capfd, noted):
     assert stages() == before
 
 
-def test_nothing_is_said_of_an_entry_without_a_hash(project):
-    repro()
+def test_nothing_is_said_of_an_entry_without_a_hash(repeated):
     (entry,) = [path for path in Path(".dvc/cache/runs").glob("??/*/*") if "noted-ten" in path.read_text(encoding="utf-8")]
     content = yaml.safe_load(entry.read_bytes())
     del content["outs"][0]["md5"]
@@ -163,8 +177,7 @@ def test_nothing_is_said_of_what_is_lost_or_damaged(project, capfd):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "stages: [", "schema: '2.0'\nstages:\n  fetch:\n", "stages: {train@ten: 1}"])
-def test_damaged_files_of_dvc_are_left_to_dvc(project, content):
-    repro()
+def test_damaged_files_of_dvc_are_left_to_dvc(repeated, content):
     damaged = [Path("dvc.lock"), *Path(".dvc/cache/runs").glob("??/*/*")]
     for path in damaged:
         path.write_text(content, encoding="utf-8")

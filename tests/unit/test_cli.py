@@ -13,6 +13,7 @@ import pytest
 
 from project import ROOT
 from quartet import commands
+from quartet.base.errors import InputError
 from quartet.commands import cli
 
 QUARTET = Path(sys.executable).with_name("quartet")
@@ -49,12 +50,14 @@ def test_every_command_prints_its_help_and_does_no_more(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_refuses_an_option_that_it_does_not_know(tmp_path, name):
-    done = run(tmp_path, QUARTET, name, "--no-such-option")
-    assert done.returncode == 2
+def test_every_command_refuses_an_option_that_it_does_not_know(tmp_path, monkeypatch, capfd, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["quartet", name, "--no-such-option"])
+    with pytest.raises(InputError) as refused:
+        cli.dispatch()
     advice = f"unrecognized arguments: --no-such-option; `quartet {name} --help` explains it"
-    assert done.stderr == f"quartet: error: quartet {name}: {advice}\n"
-    assert done.stdout == ""
+    assert str(refused.value) == f"quartet {name}: {advice}"
+    assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
 
