@@ -43,6 +43,7 @@ def main():
     ]
     if missing:
         parser.error(f"{', '.join(missing)}: not set; sign in as admin")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's own seven take four minutes
     warnings.simplefilter("ignore")  # MLflow's own imports warn
     from mlflow.exceptions import MlflowException
     from mlflow.server.auth.client import AuthServiceClient

@@ -71,7 +71,9 @@ class Database:
         return self.server.get_postmaster_info().process
 
     def kill(self) -> None:
-        processes = [self.main, *self.main.children()]
+        main = self.main
+        main.suspend()  # else it may start one more for a client, which keeps the next one from starting
+        processes = [main, *main.children()]
         for process in processes:
             process.kill()
         psutil.wait_procs(processes)
