@@ -17,14 +17,6 @@ pytestmark = pytest.mark.xdist_group("finished copy")
 NEW = "ten-slow"
 
 
-def set_variants(project, change) -> None:
-    """Change the variants in params.yaml."""
-    path = project.root / "params.yaml"
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    change(settings["variants"])
-    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-
-
 def named(project, *names: str) -> dict[str, dict[str, bool]]:
     """Where each of these trainings is shown: in each table, metric, plot, file of results and in MLflow."""
     root = project.root
@@ -64,13 +56,12 @@ def test_a_variant_more_and_three_fewer_are_so_everywhere(finished, tmp_path):
     """The new one is trained alone. With the last of its class of variants, the figures of that class are gone."""
     gone = ("four", "four-bn", "ten-bn")
     project = copy_of(finished, tmp_path)
-
-    def change(variants: dict) -> None:
-        for name in gone:
-            del variants[name]
-        variants[NEW] = {"lr": 0.0005}
-
-    set_variants(project, change)
+    path = project.root / "params.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name in gone:
+        del settings["variants"][name]
+    settings["variants"][NEW] = {"lr": 0.0005}
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     assert ran(project.run("dvc", "repro").stdout) == [f"train@{NEW}", "evaluate", "plot", "page"]
     assert (project.root / "stages/train/four-bn/summary.json").exists()  # its leftovers are not results
     found = named(project, "ten", NEW, *gone)
