@@ -84,6 +84,13 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+def keep_ten_alone(settings: Path) -> None:
+    """Take the other variants out of params.yaml, where what all of them share is not needed four times."""
+    text, without = re.subn(r"(?m)^  (ten-bn|four|four-bn): .*\n", "", settings.read_text(encoding="utf-8"))
+    assert without == 3
+    settings.write_text(text, encoding="utf-8")
+
+
 def start_dvc(root: Path, stages: dict[str, Any]) -> None:
     """Make a folder the root of a DVC project with these stages, without git: what `dvc init` does, in no time."""
     (root / ".dvc").mkdir()

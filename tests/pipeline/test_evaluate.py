@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 
 import pytest
 
 import evaluate
-from project import Project, runs
+from project import Project, keep_ten_alone, runs
 from quartet.base import files, numerics, params, paths
 from quartet.base.errors import InputError
 from quartet.data import splits
@@ -38,8 +37,8 @@ def trained(finished, tmp_path):
     home.mkdir()
     for name in ("src", "data/split", "stages/train", "stages/evaluate"):
         shutil.copytree(finished.root / name, root / name)
-    text = (finished.root / "params.yaml").read_text(encoding="utf-8")
-    (root / "params.yaml").write_text(re.sub(r"(?m)^  (ten-bn|four|four-bn): .*\n", "", text), encoding="utf-8")
+    shutil.copy(finished.root / "params.yaml", root)
+    keep_ten_alone(root / "params.yaml")
     return Project(root, home)
 
 

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,17 +36,27 @@ def end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    """Wait until a server answers, whatever it says."""
+def wait_until(works: Callable[[], object], process: subprocess.Popen, log: Path, *failures: type[Exception]) -> None:
+    """Call a function until it raises none of these; fail with a server's log if it ends, or after two minutes."""
     deadline = time.monotonic() + 120
     while True:
-        with contextlib.suppress(requests.ConnectionError), requests.Session() as session:
-            session.trust_env = False
-            session.get(url, timeout=10)
+        with contextlib.suppress(*failures):
+            works()
             return
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+    """Wait until a server answers, whatever it says."""
+
+    def answers() -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            session.get(url, timeout=10)
+
+    wait_until(answers, process, log, requests.ConnectionError)
 
 
 @dataclass
@@ -201,7 +211,7 @@ def openssh(folder: Path) -> Iterator[Remote]:
             [SSHD, "-D", "-e", "-f", config], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        wait_for_port(port, process, log)
+        wait_until(lambda: socket.create_connection(("127.0.0.1", port), timeout=5).close(), process, log, OSError)
         user = psutil.Process().username()
         yield Remote(
             f"ssh://{user}@127.0.0.1:{port}{folder}/store",
@@ -213,16 +223,6 @@ def openssh(folder: Path) -> Iterator[Remote]:
         )
     finally:
         end(process)
-
-
-def wait_for_port(port: int, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-            return
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -263,14 +263,14 @@ def seaweed(folder: Path) -> Iterator[Remote]:
         url = f"http://127.0.0.1:{ports['s3']}"
         wait_for(url, process, log)
         env = {"AWS_ACCESS_KEY_ID": "team", "AWS_SECRET_ACCESS_KEY": SECRETS["s3"]}
-        bucket(url, env, log)
+        bucket(url, env, process, log)
         wrong = env | {"AWS_SECRET_ACCESS_KEY": secrets.token_hex(8)}
         yield Remote("s3://quartet/store", {"endpointurl": url}, {}, env, ({}, wrong), "Forbidden")
     finally:
         end(process)
 
 
-def bucket(url: str, env: dict[str, str], log: Path) -> None:
+def bucket(url: str, env: dict[str, str], process: subprocess.Popen, log: Path) -> None:
     import botocore.session
     from botocore.exceptions import ClientError, EndpointConnectionError
 
@@ -281,13 +281,5 @@ def bucket(url: str, env: dict[str, str], log: Path) -> None:
         aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
     )
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            client.create_bucket(Bucket="quartet")
-        except (ClientError, EndpointConnectionError):
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.5)
-        else:
-            break
+    wait_until(lambda: client.create_bucket(Bucket="quartet"), process, log, ClientError, EndpointConnectionError)
     client.close()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 import requests
+from servers import wait_until
 
 from pictures import encoded, written
 from project import TRAININGS, Project, clone, copy_of, free_port, read_until, started, training_of
@@ -213,12 +213,4 @@ def history_of(team, run: dict) -> list[tuple[int, float]]:
 
 def wait_until_up(team) -> None:
     """A connection of the pool that the kill broke fails once."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            tracked(team)
-        except AssertionError:
-            time.sleep(0.5)
-        else:
-            return
-    tracked(team)
+    wait_until(lambda: tracked(team), team.process, team.log, AssertionError)
