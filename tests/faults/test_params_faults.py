@@ -14,13 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from project import clone
+from project import PARAMS, clone
 from quartet.base import process
 from quartet.commands import prepare
 from quartet.data import catalogue, splits
 
+# The first line of the settings with that text.
+LINE = {text: number for number, text in reversed([*enumerate(PARAMS.read_text(encoding="utf-8").splitlines(), 1)])}
 GROUPS = "groups: expected four non-empty lists that use each digit 0 to 9 exactly once, found "
-HYPERPARAMETERS = "known: classes, bn, epochs, batch_size, lr, schedule, augment, seed, weights_seed, order_seed"
+HYPERPARAMETERS = (
+    "known: classes, bn, epochs, batch_size, lr, schedule, augment, seed, weights_seed, order_seed, weight_decay,"
+    " label_smoothing, ema_decay, rotation, scaling, shift, elastic"
+)
 KNOWN = f"{HYPERPARAMETERS}, data, groups, report, variants"
 NAME = "expected a name of a-z, 0-9 and -, other than trial, found "
 SCHEDULES = "schedule: expected 'constant' or 'onecycle', found "
@@ -89,15 +94,27 @@ VALUES = [
     ("  ten-bn:", "  10:", "variants.10: expected a name of a-z, 0-9 and -, other than trial, found 10"),
     ("ten: {}", "1.5: {bn: 3}", "variants.1.5: expected a name of a-z, 0-9 and -, other than trial, found 1.5"),
     ("ten: {}", "ten:", f"variants.ten: {NO_MAPPING}nothing"),
-    ("ten: {}", "ten: {}\n  ten: {bn: true}", "line 34: not valid YAML: key 'ten' is there twice; correct that line"),
+    (
+        "ten: {}",
+        "ten: {}\n  ten: {bn: true}",
+        f"line {LINE['  ten: {}'] + 1}: not valid YAML: key 'ten' is there twice; correct",
+    ),
     ("data:\n", "data: mnist\ndate:\n", f"data: {NO_MAPPING}\"mnist\"; date: unknown key; did you mean 'data'?"),
     ("bn: false", "bn: false\n1: 2", "1: expected the name of a parameter, found 1"),
     ("bn: false", "bn: false\n<<: { lr: 1 }", f"<<: unknown key; {KNOWN}"),
     # YAML.
     ("bn: false", "bn: false\nbn: true", "line 6: not valid YAML: key 'bn' is there twice; correct that line"),
-    ("  epochs: 10", "  epochs: 10\n  epochs: 9", "line 25: not valid YAML: key 'epochs' is there twice; correct that line"),
+    (
+        "  epochs: 10",
+        "  epochs: 10\n  epochs: 9",
+        f"line {LINE['  epochs: 10'] + 1}: not valid YAML: key 'epochs' is there twice; correct that line",
+    ),
     ("bn: false", "<<<<<<< HEAD\nbn: false\n=======\nbn: true\n>>>>>>> other", "line 6: not valid YAML: "),
-    ("  seed: 0", "\tseed: 0", "line 18: not valid YAML: found character '\\t' that cannot start any token"),
+    (
+        "  seed: 0",
+        "\tseed: 0",
+        f"line {LINE['  seed: 0']}: not valid YAML: found character '\\t' that cannot start any token",
+    ),
     ("bn: false", "bn: [false", "line 6: not valid YAML: "),
     ("bn: false", "bn:false", "line 6: not valid YAML: "),
     ("bn: false", "bn: *other", "line 5: not valid YAML: found undefined alias 'other'"),

@@ -214,7 +214,7 @@ def test_the_variants_are_the_reports_recipe_in_four_shapes(workspace):
     recipe = {"epochs": 10, "batch_size": 20, "lr": 0.001, "schedule": "constant", "augment": False, "seed": 0}
     shapes = {"ten": (10, False), "ten-bn": (10, True), "four": (4, False), "four-bn": (4, True)}
     for name, (classes, bn) in shapes.items():
-        assert settings.hyperparameters(name).model_dump(exclude_none=True) == {**recipe, "classes": classes, "bn": bn}
+        assert settings.hyperparameters(name).model_dump(exclude_defaults=True) == {**recipe, "classes": classes, "bn": bn}
     assert tuple(settings.variants) == tuple(shapes)
     assert settings.trainings == (*shapes, "trial")
 
@@ -231,6 +231,13 @@ OTHER = {
     "seed": 7,
     "weights_seed": 8,
     "order_seed": 9,
+    "weight_decay": 0.1,
+    "label_smoothing": 0.2,
+    "ema_decay": 0.9,
+    "rotation": 20,
+    "scaling": 0.3,
+    "shift": 4,
+    "elastic": 5,
 }
 ALL_OF_THEM = "{" + ", ".join(f"{key}: {json.dumps(value)}" for key, value in OTHER.items()) + "}"
 
@@ -359,7 +366,7 @@ def test_the_key_of_a_hyperparameter_is_where_a_change_works(edit, workspace, ke
         *parents, last = settings.key(name, key).split(".")
         for parent in parents:
             place = place[parent]
-        assert place.get(last) == value  # without a seed of its own there is no key
+        assert place.get(last, params.Hyperparameters.model_fields[key].default) == value  # some may be left out
         place[last] = changed
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         after = params.load()
@@ -392,7 +399,11 @@ def test_the_trial_has_the_top_level_values(workspace):
     text = path.read_text(encoding="utf-8").replace("bn: false", "bn: true", 1).replace("lr: 0.01", "lr: 2e-2", 1)
     path.write_text(text, encoding="utf-8")
     expected = {"classes": 10, "bn": True, "epochs": 10, "batch_size": 64, "lr": 0.02, "schedule": "onecycle"}
-    assert params.load().hyperparameters("trial").model_dump(exclude_none=True) == {**expected, "augment": False, "seed": 0}
+    assert params.load().hyperparameters("trial").model_dump(exclude_defaults=True) == {
+        **expected,
+        "augment": False,
+        "seed": 0,
+    }
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,13 @@ OTHERS = {
             {"seed": 1},
             {"weights_seed": 1},
             {"order_seed": 1},
+            {"weight_decay": 0.1},
+            {"label_smoothing": 0.1},
+            {"ema_decay": 0.9},
+            {"rotation": 11},
+            {"scaling": 0.2},
+            {"shift": 3},
+            {"elastic": 1},
         )
     ],
     "groups": [((0, 6), (1, 7), (3, 2, 5, 8), (4, 9)), ((1, 7), (0, 6), (2, 3, 5, 8), (4, 9))],

@@ -190,7 +190,7 @@ def test_four_trainings_at_once_lose_nothing(own_store):
         (run,) = found(name, data)
         assert run.info.status == "FINISHED"
         assert [steps(run, key) for key in KEYS] == [[1, 2, 3, 4]] * 3
-        assert len(run.data.params) == 10
+        assert len(run.data.params) == 17
         assert len(run.inputs.dataset_inputs) == 2
 
 
@@ -209,6 +209,13 @@ def test_a_run_that_was_begun_and_not_described_is_described(own_store):
         "schedule": "constant",
         "augment": "False",
         "seed": "0",
+        "weight_decay": "0.0",
+        "label_smoothing": "0.0",
+        "ema_decay": "0.0",
+        "rotation": "10.0",
+        "scaling": "0.1",
+        "shift": "2.0",
+        "elastic": "0.0",
         "groups": "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         "data": "sample",
     }

@@ -35,6 +35,22 @@ def done(data, task, tmp_path, description=None):
     return trained.read(path, described)
 
 
+def test_without_a_test_set_nothing_is_predicted_for_it(data, tmp_path):
+    whole, without = done(data, job(), tmp_path), done(data._replace(test=None), job(), tmp_path)
+    assert same(whole, without)
+    assert without.validation.tolist() == whole.validation.tolist()
+    assert len(without.test) == 0
+    assert without.val_accuracy == 100 * whole.epochs[-1].val_accuracy
+    assert sorted(data._replace(test=None).divided(0)) == ["train", "validation"]
+
+
+def test_a_training_is_named_by_all_of_its_settings():
+    """Those at their defaults too: a default may change."""
+    named = trained.describe(job(), IMAGES, "code")["hyperparameters"]
+    assert set(named) == set(params.Hyperparameters.model_fields) - {"seed"}
+    assert (named["rotation"], named["weights_seed"], named["order_seed"]) == (10, 0, 0)
+
+
 def same(one, other):
     return all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
 
@@ -44,6 +60,7 @@ def test_a_training_is_read_as_it_was_kept(data, tmp_path):
     assert [epoch.epoch for epoch in found.epochs] == [1]
     assert (len(found.validation), len(found.test), found.diverged) == (42, 210, "")
     assert found.test.dtype == np.uint8
+    assert found.seconds > 0
     assert found.test.max() < 10
     assert same(found, done(data, job(), tmp_path))
 
@@ -76,6 +93,7 @@ def test_a_training_that_diverges_is_a_result(data, tmp_path):
     absurd = task.hyperparameters.model_copy(update={"lr": 1e30, "epochs": 3})
     found = done(data, task._replace(hyperparameters=absurd), tmp_path, {"of": "it"})
     assert found.diverged.startswith("the training loss became ")
+    assert found.val_accuracy == 0
     assert len(found.epochs) < 3
     assert (found.weights, len(found.test)) == ({}, 0)
 

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import BSpline
 from torch import nn
 from torch.nn import functional
+from torch.optim import swa_utils
 
 import double
 from quartet.base import numerics
@@ -16,7 +18,7 @@ from quartet.model import inference
 from quartet.model.network import pixels
 from quartet.training import loop
 from quartet.training.adam import Adam
-from quartet.training.augment import augmented, sampled
+from quartet.training.augment import CONTROL, augmented, bent, sampled, splines
 from quartet.training.checkpoint import CheckpointFile
 from quartet.training.determinism import deterministic, fill_memory
 from quartet.training.record import TrainingRecord
@@ -93,10 +95,14 @@ def test_the_images_are_left_as_they_were(examples):
 
 
 @pytest.mark.parametrize("bn", [False, True])
-def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
+@pytest.mark.parametrize(
+    "more", [{}, {"weight_decay": 0.1, "label_smoothing": 0.1, "ema_decay": 0.8}], ids=["plain", "more"]
+)
+def test_a_plain_pytorch_loop_trains_the_same(examples, bn, more):
     train, validation = examples
+    settings = recipe(bn=bn, **more)
     with double.precision():
-        network, (first, second) = loop.fit(recipe(bn=bn), train, validation)
+        network, (first, second) = loop.fit(settings, train, validation)
 
     def block(convolution, filters, pool):
         return [convolution, *([nn.BatchNorm2d(filters)] if bn else []), nn.ReLU(), pool]
@@ -110,7 +116,10 @@ def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
             nn.Flatten(),
             nn.Linear(16, 10),
         ).double()
-    optimizer = torch.optim.Adam(plain.parameters(), lr=0.001)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.001, weight_decay=settings.weight_decay)
+    average = swa_utils.AveragedModel(
+        plain, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True
+    )
     shuffle = torch.Generator().manual_seed(7)
     inputs = train.images[:, None].double() / 255
     losses, validations = [], []
@@ -123,14 +132,17 @@ def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
             for start in range(0, 150, 20):
                 chosen = order[start : start + 20]
                 optimizer.zero_grad()
-                each = functional.cross_entropy(plain(inputs[chosen]), train.labels[chosen], reduction="none")
+                each = functional.cross_entropy(
+                    plain(inputs[chosen]), train.labels[chosen], reduction="none", label_smoothing=settings.label_smoothing
+                )
                 each.mean().backward()
                 optimizer.step()
+                average.update_parameters(plain)
                 total += each.sum().item()
             losses.append(total / 150)
-            plain.eval()
+            final = (average.module if settings.ema_decay else plain).eval()
             with torch.no_grad():
-                logits = plain(validation.images[:, None].double() / 255)
+                logits = final(validation.images[:, None].double() / 255)
             validations.append(functional.cross_entropy(logits, validation.labels).item())
 
     # A gradient sums at most 20·784 products of values below 10: it is within 20·784·10·2⁻⁵³ = 2e-11 of the exact one. A
@@ -138,7 +150,7 @@ def test_a_plain_pytorch_loop_trains_the_same(examples, bn):
     # loop shows in whole steps, of lr = 1e-3.
     assert [first.train_loss, second.train_loss] == pytest.approx(losses, rel=SIX_DIGITS)
     assert [first.val_loss, second.val_loss] == pytest.approx(validations, rel=SIX_DIGITS)
-    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+    for ours, theirs in zip(network.parameters(), final.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=16 * 2e-6, check_stride=False)
 
 
@@ -295,6 +307,47 @@ def test_augmentation_comes_from_its_generator():
     assert augmented(torch.zeros(3, 1, 28, 28), torch.Generator().manual_seed(0)).abs().max() == 0
 
 
+def test_an_elastic_field_is_a_cubic_b_spline():
+    """SciPy's, on the same control points; between the least and the greatest of their values."""
+    places = np.linspace(1, CONTROL - 2, 28)
+    # A basis function of degree 3 with knots one apart is 4 wide, in the middle of which is its control point.
+    expected = [BSpline.basis_element(np.arange(-2, 3) + point, extrapolate=False)(places) for point in range(CONTROL)]
+    # A cube, a square and their sum, of numbers below 2.
+    np.testing.assert_allclose(splines(28), np.nan_to_num(np.array(expected)).T, rtol=0, atol=16 * U)
+    field = bent(200, 28, torch.Generator().manual_seed(0))
+    assert field.shape == (2, 200, 28, 28)
+    assert 0.7 < field.abs().max() <= 1 + 64 * U
+    steps = field.diff(dim=-1).abs().max()
+    assert 0 < steps < 0.2  # neighbours move nearly alike: 5 of 28 pixels from one control point to the next
+
+
+def test_sizes_of_zero_change_no_image():
+    images, none = blob(5, 2, 4), {"rotation": 0, "scaling": 0, "shift": 0}
+    assert torch.equal(augmented(images, torch.Generator().manual_seed(0), **none), images)
+    moved = augmented(images, torch.Generator().manual_seed(0), **none, elastic=2)
+    assert not torch.equal(moved, images)
+    _, down, right, _ = moments(moved)
+    assert torch.hypot(down, right).max() < math.hypot(2, 2)
+
+
+def test_elastic_is_how_far_a_pixel_moves():
+    """A ramp's values say where each pixel came from."""
+    ramp = torch.arange(28.0).expand(5, 1, 28, 28)
+
+    def moves(elastic):
+        moved = augmented(ramp, torch.Generator().manual_seed(0), rotation=0, scaling=0, shift=0, elastic=elastic)
+        return (moved - ramp)[..., 2:-2, 2:-2]
+
+    assert 0.5 < moves(1).abs().max() <= 1 + 64 * U
+    torch.testing.assert_close(moves(2), 2 * moves(1), rtol=0, atol=8 * 28 * U)  # of numbers up to 28
+
+
+@pytest.mark.parametrize("size", ["rotation", "scaling", "shift", "elastic"])
+def test_each_size_changes_what_is_trained(examples, size):
+    changed = recipe(augment=True, **{size: 0.5})
+    assert not same(loop.fit(changed, *examples), loop.fit(recipe(augment=True), *examples))
+
+
 def test_examples_are_a_splits_images_and_classes(workspace, tiny):
     splits.save_all({"train": tiny}, catalogue.SAMPLE.source)
     images, labels = loop.load_examples("train", ((0, 6), (1, 7), (2, 3, 5, 8), (4, 9)))
@@ -337,7 +390,7 @@ def trial(hyperparameters):
 @pytest.mark.parametrize("bn", [False, True])
 @pytest.mark.parametrize("schedule", ["constant", "onecycle"])
 def test_a_training_stopped_after_each_epoch_ends_the_same(examples, workspace, capsys, bn, schedule):
-    hyperparameters = recipe(bn=bn, schedule=schedule, epochs=4, augment=True)
+    hyperparameters = recipe(bn=bn, schedule=schedule, epochs=4, augment=True, elastic=1, ema_decay=0.9, weight_decay=0.1)
     whole = loop.fit(hyperparameters, *examples)
 
     def stop(history):

@@ -56,7 +56,8 @@ class Strict(BaseModel):
 class Hyperparameters(Strict):
     """All that a training depends on besides its data, its class groups and its code.
 
-    `seed` sets the initial weights and the order of images, with their augmentation, unless one of them has its own.
+    `seed` sets the initial weights and the order of images, with their augmentation, unless one of them has its own. What
+    has a default may be left out.
     """
 
     classes: Literal[10, 4]
@@ -69,6 +70,17 @@ class Hyperparameters(Strict):
     seed: Seed
     weights_seed: Seed | None = None
     order_seed: Seed | None = None
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    rotation: float = Field(default=10.0, ge=0, le=180)
+    scaling: float = Field(default=0.1, ge=0, lt=1)
+    shift: float = Field(default=2.0, ge=0, le=14)
+    elastic: float = Field(default=0.0, ge=0, le=14)
+
+    def sizes(self) -> dict[str, float]:
+        """Return how much augmentation changes an image at most."""
+        return {"rotation": self.rotation, "scaling": self.scaling, "shift": self.shift, "elastic": self.elastic}
 
     def seeds(self) -> dict[str, int]:
         """Return the seed of the initial weights and that of the order of images."""

@@ -26,6 +26,7 @@ PROCESSORS = ("EPYC-Rome", "Haswell", "Dhyana")
 TRAIN, VALIDATION, TEST, EPOCHS = 100, 40, 40, 2
 # The folder of a second trial, with augmentation, which the committed settings leave out.
 AUGMENTED = Path("augmented")
+FURTHER = {"augment": True, "elastic": 1, "ema_decay": 0.9, "weight_decay": 0.1, "label_smoothing": 0.1}
 RUN = "--run"
 
 
@@ -117,7 +118,7 @@ class ShortRuns:
         A run that crashes is done once more: qemu-user does so now and then.
         """
         prepare({}, folder)
-        prepare({"augment": True}, folder / AUGMENTED)
+        prepare(FURTHER, folder / AUGMENTED)
         status, said = self.call(command, folder)
         if status == -signal.SIGSEGV:
             errors.warn(f"{' '.join(command)}: crashed; it is run once more")

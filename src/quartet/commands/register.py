@@ -59,7 +59,7 @@ def card(model: Model, test: Mapping[str, Any], images: int) -> str:
         val=100 * model.val_accuracy,
         classes=", ".join(names),
         settings=", ".join(
-            f"{key} {value}" for key, value in training.hyperparameters.model_dump(exclude_none=True).items()
+            f"{key} {value}" for key, value in training.hyperparameters.model_dump(exclude_defaults=True).items()
         ),
     )
 

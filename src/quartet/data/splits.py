@@ -73,8 +73,8 @@ def merge(digits: NDArray[np.uint8], groups: Sequence[Sequence[int]]) -> NDArray
     return table[digits]
 
 
-def divide(pool: Split, test: Split, fraction: float, seed: int) -> dict[str, Split]:
-    """Divide `pool` into training and validation images; the test set stays as it is.
+def divide(pool: Split, test: Split | None, fraction: float, seed: int) -> dict[str, Split]:
+    """Divide `pool` into training and validation images; the test set, if there is one, stays as it is.
 
     InputError if one of them lacks a digit.
     """
@@ -82,7 +82,7 @@ def divide(pool: Split, test: Split, fraction: float, seed: int) -> dict[str, Sp
     divided = {
         "train": Split(pool.images[kept], pool.labels[kept]),
         "validation": Split(pool.images[held_out], pool.labels[held_out]),
-        "test": test,
+        **({} if test is None else {"test": test}),
     }
     for name, split in divided.items():
         counts = digit_counts(split.labels)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
@@ -11,7 +12,8 @@ from quartet.base import params, paths
 from quartet.base.errors import InputError
 from quartet.base.params import Groups, Hyperparameters, Params, Strict
 
-ARMS, RATES, WEIGHTS, ORDER, SPLIT = "arms", "rates", "weights", "order", "split"  # what a training is for
+# What a training is for.
+ARMS, RATES, WEIGHTS, ORDER, SPLIT, SWEEP = "arms", "rates", "weights", "order", "split", "sweep"
 
 Name = Annotated[str, Field(pattern=f"^{params.NAME.pattern}$")]
 Count = Annotated[int, Field(ge=2, le=10_000)]
@@ -44,6 +46,66 @@ class Sources(Strict):
     seeds: Count
 
 
+class Range(Strict):
+    """Numbers from `low` to `high` to choose from, evenly, or with `log` evenly in their logarithms."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class Sweep(Strict):
+    """A search for a recipe: what a trial may be, how many there are, and how the best of them are found and confirmed.
+
+    `base` has what all trials change of params.yaml's `report`, and `before` what the recipe found by hand changes of that.
+    `space` has for each hyperparameter a list, or a mapping as Range has it.
+    """
+
+    seed: int = Field(ge=0, lt=2**31)
+    trials: int = Field(ge=1, le=100_000)
+    at_once: int = Field(ge=1, le=1000)
+    seeds: int = Field(ge=1, le=100)
+    epochs: int = Field(ge=1, le=1000)
+    finalists: int = Field(ge=1, le=100)
+    final_epochs: int = Field(ge=1, le=1000)
+    fresh_seeds: Count
+    base: dict[str, Any]
+    before: dict[str, Any]
+    space: dict[str, Any] = Field(min_length=1)
+
+    def choices(self) -> dict[str, list[Any] | Range]:
+        """Return what each hyperparameter is chosen from. InputError if it is neither a list nor a range."""
+        return {name: self._choice(f"{paths.STUDY_PARAMS}: sweep.space.{name}", found) for name, found in self.space.items()}
+
+    @staticmethod
+    def _choice(where: str, found: Any) -> list[Any] | Range:
+        if isinstance(found, list) and found:
+            return found
+        if not isinstance(found, dict):
+            raise InputError(f"{where}: expected a list, or a mapping with low and high, found {json.dumps(found)}")
+        choice = params.checked(Range, found, where)
+        if choice.low >= choice.high or (choice.log and choice.low <= 0):
+            raise InputError(f"{where}: expected low below high, and above 0 with log, found {json.dumps(found)}")
+        return choice
+
+    def recipe(self, settings: Params, changes: Mapping[str, Any]) -> Hyperparameters:
+        """Return the hyperparameters of a trial that was given these, with the seed of params.yaml's `report`."""
+        whole = {**settings.report.model_dump(), "epochs": self.epochs, **self.base, **changes}
+        return params.checked(Hyperparameters, whole, f"{paths.STUDY_PARAMS}: sweep")
+
+    def check(self, settings: Params) -> None:
+        """Raise InputError, which names the key, for a recipe that cannot be trained."""
+        if set_elsewhere := sorted(set(self.space) & {"classes", "bn", "epochs", "seed", "weights_seed", "order_seed"}):
+            raise InputError(
+                f"{paths.STUDY_PARAMS}: sweep.space.{set_elsewhere[0]}: expected other settings; this one is the same in all"
+                " trials"
+            )
+        self.recipe(settings, self.before)
+        for name, choice in self.choices().items():
+            for value in (choice.low, choice.high) if isinstance(choice, Range) else choice:
+                self.recipe(settings, {name: value})
+
+
 class Study(Strict):
     """The whole of study/params.yaml."""
 
@@ -53,6 +115,7 @@ class Study(Strict):
     contrasts: dict[Name, Annotated[list[str], Field(min_length=2, max_length=2)]]
     rates: Rates
     sources: Sources
+    sweep: Sweep | None = None
 
     def hyperparameters(self, arm: str, settings: Params) -> Hyperparameters:
         """Return the hyperparameters of an arm, with the seed of params.yaml. InputError if they are not valid."""
@@ -73,6 +136,8 @@ def load(settings: Params) -> Study:
     study = params.checked(Study, params.read(paths.STUDY_PARAMS), f"{paths.STUDY_PARAMS}")
     for arm in study.arms:
         study.hyperparameters(arm, settings)
+    if study.sweep:
+        study.sweep.check(settings)
     named = {f"contrasts.{name}": pair for name, pair in study.contrasts.items()}
     for key, arms in {**named, "rates.arms": study.rates.arms, "sources.arm": [study.sources.arm]}.items():
         if missing := [arm for arm in arms if arm not in study.arms]:

@@ -56,8 +56,8 @@ def _difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
 def cluster() -> Iterator[list[str]]:
     """Join the cluster that RAY_ADDRESS names, or start one that ends with the block and that only this machine can reach.
 
-    The block gets the names of the nodes. InputError if the cluster cannot be joined, if a node would not compute the same
-    bytes, or if none has room for a task.
+    The block gets the names of the nodes. A block within a block uses the same cluster. InputError if the cluster cannot be
+    joined, if a node would not compute the same bytes, or if none has room for a task.
     """
     address = os.environ.get("RAY_ADDRESS") or LOCAL  # without an address Ray joins whatever runs on this machine
     own = address == LOCAL
@@ -68,6 +68,9 @@ def cluster() -> Iterator[list[str]]:
         import ray
     except ImportError:
         raise InputError("Ray is not installed; `make study` installs it") from None
+    if ray.is_initialized():  # within another block of this kind
+        yield _check_nodes()
+        return
     _check_reachable(address)
     variables = {**numerics.variables(), **{name: os.environ[name] for name in (numerics.SWITCH,) if name in os.environ}}
     package = str(Path(__file__).parents[1])

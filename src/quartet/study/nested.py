@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from quartet.base import errors, files, paths
@@ -21,7 +22,7 @@ from quartet.training.record import Epoch
 STUDY = "study"  # tag: the SHA-256 of the table of trainings
 FOUND = "findings"  # tag: the SHA-256 of what was found, once all of it is logged
 PARENT = "mlflow.parentRunId"
-PLACE = "place"  # tag: a training's question, arm and seed
+PLACE = "place"  # tag: a training's question, arm and seed, or a trial's number
 MEASURES = ("mean", "low", "high")
 
 
@@ -52,18 +53,19 @@ def _place(row: Mapping[str, str]) -> str:
 
 def _parent(rows: Iterable[Mapping[str, str]]) -> tuple[str, set[str]]:
     """Return the run of this study, made if it is missing, and the places of the trainings that it has whole."""
-    client, digest = store.client(), files.sha256(paths.STUDY_TRAININGS)
+    title = catalogue.title(next(iter(rows))["data"])
+    note = f"A study on {title}; see claims.md among its artifacts."
+    return family(STUDY, files.sha256(paths.STUDY_TRAININGS), title, note)
+
+
+def family(kind: str, digest: str, title: str, note: str) -> tuple[str, set[str]]:
+    """Return the run whose tag `kind` is this digest, made if it is missing, and the places of the whole runs below it."""
+    client = store.client()
     experiment = store.experiment_id(client, store.STUDY)
-    found = client.search_runs([experiment], f"tags.{STUDY} = '{digest}'", max_results=1)
+    found = client.search_runs([experiment], f"tags.{kind} = '{digest}'", max_results=1)
     if not found:
-        first = next(iter(rows))
-        title = catalogue.title(first["data"])
-        tags = {
-            STUDY: digest,
-            "data": title,
-            "mlflow.note.content": f"A study on {title}; see claims.md among its artifacts.",
-        }
-        return client.create_run(experiment, run_name="study", tags=tags).info.run_id, set()
+        tags = {kind: digest, "data": title, "mlflow.note.content": note}
+        return client.create_run(experiment, run_name=kind, tags=tags).info.run_id, set()
     parent, token, there = found[0].info.run_id, "", set[str]()
     while token is not None:
         page = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent}'", max_results=500, page_token=token or None)
@@ -98,13 +100,18 @@ def _log_training(parent: str, row: Mapping[str, str], history: Iterable[Mapping
 
 def _log_findings(parent: str) -> None:
     """Log the measures of each arm, the figures, and the page of claims to the study's run, unless it has them."""
-    client = store.client()
-    logged = [paths.CLAIMS, *sorted(paths.STUDY_FIGURES.glob("*.png"))]
-    digest = files.content_digest({path.name: files.sha256(path) for path in [paths.FINDINGS, *logged]})
+    shown = [paths.CLAIMS, *sorted(paths.STUDY_FIGURES.glob("*.png"))]
+    log_found(parent, _measures(files.read_json(paths.FINDINGS)["arms"]), shown)
+
+
+def log_found(parent: str, measures: Mapping[str, float], shown: Iterable[Path]) -> None:
+    """Log what was found, numbers and files, to the run above the others, unless it has just that."""
+    client, logged = store.client(), list(shown)
+    digest = files.content_digest({**measures, **{path.name: files.sha256(path) for path in logged}})
     run = client.get_run(parent)
     if run.data.tags.get(FOUND) == digest and run.info.status == "FINISHED":
         return
-    for name, value in _measures(files.read_json(paths.FINDINGS)["arms"]).items():
+    for name, value in measures.items():
         if run.data.metrics.get(name) != value:
             client.log_metric(parent, name, value)
     with tempfile.TemporaryDirectory() as folder:

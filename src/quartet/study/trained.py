@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,20 +33,24 @@ CODE = (
     "quartet/model/network.py",
     "quartet/training/adam.py",
     "quartet/training/augment.py",
+    "quartet/training/averaging.py",
     "quartet/training/determinism.py",
     "quartet/training/loop.py",
 )
 
 
 class Data(NamedTuple):
-    """The images of all trainings: those to divide into training and validation images by `fraction`, and the test set."""
+    """The images of all trainings: those to divide into training and validation images by `fraction`, and the test set.
+
+    Without a test set nothing is predicted for it.
+    """
 
     pool: Split
-    test: Split
+    test: Split | None
     fraction: float
 
     def divided(self, seed: int) -> dict[str, Split]:
-        """Return the three splits as preprocess makes them with a seed."""
+        """Return the splits as preprocess makes them with a seed."""
         return splits.divide(self.pool, self.test, self.fraction, seed)
 
 
@@ -52,6 +58,7 @@ class Trained(NamedTuple):
     """What a training came to: its history, and the class uint8 [n] that it predicts for each validation and test image.
 
     If the training diverged, `diverged` says so: the history ends before that, and predictions and weights are empty.
+    `seconds` is how long it took.
     """
 
     epochs: Sequence[Epoch]
@@ -59,6 +66,12 @@ class Trained(NamedTuple):
     test: NDArray[np.uint8]
     weights: Mapping[str, torch.Tensor]
     diverged: str
+    seconds: float = 0.0
+
+    @property
+    def val_accuracy(self) -> float:
+        """Return the validation accuracy after the last epoch in percent; 0 if the training diverged."""
+        return 0.0 if self.diverged else 100 * self.epochs[-1].val_accuracy
 
 
 def describe(job: Job, images: Mapping[str, str], code: str) -> dict[str, Any]:
@@ -66,7 +79,7 @@ def describe(job: Job, images: Mapping[str, str], code: str) -> dict[str, Any]:
 
     `images` has the SHA-256 of each split, as in data/split/manifest.json, and `code` is the digest of CODE.
     """
-    hyperparameters = job.hyperparameters.model_dump(exclude={"seed"})
+    hyperparameters = job.hyperparameters.model_dump(exclude={"seed", "weights_seed", "order_seed"})
     return {
         "hyperparameters": {**hyperparameters, **job.hyperparameters.seeds()},
         "groups": [list(group) for group in job.groups],
@@ -90,6 +103,7 @@ def train(data: Data, job: Job, description: Mapping[str, Any]) -> bytes:
     divided = data.divided(job.split_seed)
     training, validation = (loop.examples(divided[name], job.groups) for name in ("train", "validation"))
     epochs: list[Epoch] = []
+    begun = time.monotonic()
 
     def note(history: Sequence[Epoch]) -> None:
         epochs[:] = history
@@ -97,14 +111,16 @@ def train(data: Data, job: Job, description: Mapping[str, Any]) -> bytes:
     try:
         network, _ = loop.fit(job.hyperparameters, training, validation, on_epoch=note)
     except loop.DivergedError as error:
-        return weights.pack({}, _came_to(description, epochs, str(error)))
-    test = torch.from_numpy(data.test.images.copy())  # what another process shares cannot be written to, and PyTorch warns
-    answers = {"validation": _answers(network, validation.images), "test": _answers(network, test)}
-    return weights.pack({**network.state_dict(), **answers}, _came_to(description, epochs))
+        return weights.pack({}, _came_to(description, epochs, begun, str(error)))
+    answers = {"validation": _answers(network, validation.images)}
+    if data.test is not None:  # a copy: what another process shares cannot be written to, and PyTorch warns
+        answers["test"] = _answers(network, torch.from_numpy(data.test.images.copy()))
+    return weights.pack({**network.state_dict(), **answers}, _came_to(description, epochs, begun))
 
 
-def _came_to(description: Mapping[str, Any], epochs: Sequence[Epoch], diverged: str = "") -> dict[str, Any]:
-    return {**description, "epochs": [list(epoch) for epoch in epochs], "diverged": diverged}
+def _came_to(description: Mapping[str, Any], epochs: Sequence[Epoch], begun: float, diverged: str = "") -> dict[str, Any]:
+    seconds = round(time.monotonic() - begun, 3)
+    return {**description, "epochs": [list(epoch) for epoch in epochs], "diverged": diverged, "seconds": seconds}
 
 
 def _answers(network: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
@@ -119,18 +135,18 @@ def read(path: Path, description: Mapping[str, Any]) -> Trained | None:
     except FileNotFoundError:
         return None
     epochs = [Epoch(*epoch) for epoch in found.pop("epochs")]
-    diverged = found.pop("diverged")
+    diverged, seconds = found.pop("diverged"), found.pop("seconds")
     if found != description:
         raise ValueError("of another training")
     nothing = torch.empty(0, dtype=torch.uint8)
     validation, test = (tensors.pop(name, nothing).numpy() for name in ("validation", "test"))
-    return Trained(epochs, validation, test, tensors, diverged)
+    return Trained(epochs, validation, test, tensors, diverged, seconds)
 
 
-def complete(jobs: Sequence[Job], data: Data) -> tuple[list[Trained], list[str]]:
+def complete(jobs: Sequence[Job], data: Data, *, quiet: bool = False) -> tuple[list[Trained], list[str]]:
     """Do those trainings that are not kept yet, beside each other; return what all of them came to, and their fingerprints.
 
-    Each is kept as soon as it is done, so a study that is stopped goes on where it was.
+    Each is kept as soon as it is done, so a study that is stopped goes on where it was. `quiet` shows no progress.
     """
     code, images = code_digest(), {}
     for seed in {job.split_seed for job in jobs}:
@@ -140,9 +156,10 @@ def complete(jobs: Sequence[Job], data: Data) -> tuple[list[Trained], list[str]]
     wanted = {path(description): (job, description) for job, description in zip(jobs, described, strict=True)}
     found = {place: training for place, (_, description) in wanted.items() if (training := _kept(place, description))}
     missing = {place: task for place, task in wanted.items() if place not in found}
-    print(f"study: {len(wanted)} trainings, {len(found)} of them done before", flush=True)
+    if not quiet:
+        print(f"study: {len(wanted)} trainings, {len(found)} of them done before", flush=True)
     if missing:
-        _do(missing, data, len(wanted))
+        _do(missing, data, len(wanted), quiet)
         found |= {place: training for place, (_, description) in missing.items() if (training := read(place, description))}
     places = [path(description) for description in described]
     return [found[place] for place in places], [place.stem for place in places]
@@ -157,11 +174,12 @@ def _kept(place: Path, description: Mapping[str, Any]) -> Trained | None:
         return None
 
 
-def _do(missing: Mapping[Path, tuple[Job, Mapping[str, Any]]], data: Data, total: int) -> None:
+def _do(missing: Mapping[Path, tuple[Job, Mapping[str, Any]]], data: Data, total: int, quiet: bool) -> None:
     """Do trainings as Ray tasks and keep each as it is done."""
     places = list(missing)
     files.remove_parts(*places)
-    with engine.cluster() as nodes, ManyProgress(total, total - len(missing), nodes) as progress:
+    with engine.cluster() as nodes, nullcontext() if quiet else ManyProgress(total, total - len(missing), nodes) as progress:
         for number, content in engine.run(train, data, [missing[place] for place in places]):
             files.write_bytes(places[number], content)
-            progress.one_more()
+            if progress:
+                progress.one_more()

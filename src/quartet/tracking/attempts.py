@@ -35,10 +35,11 @@ def initialise() -> None:
         attempt(lambda: store.experiment_id(store.client()))
 
 
-def attempt(action: Callable[[], Any], *, quiet: bool = False, stopping: bool = False) -> Any:
+def attempt(action: Callable[[], Any], *, quiet: bool = False, stopping: bool = False, repair: str = "`make sync`") -> Any:
     """Return the action's value, or FAILED after one warning if it fails: tracking never costs a result.
 
-    It may take DEADLINE seconds, or GRACE if this process is `stopping`, or is told to stop meanwhile.
+    The warning names the command that brings MLflow up to date, `repair`. It may take DEADLINE seconds, or GRACE if this
+    process is `stopping`, or is told to stop meanwhile.
     """
     try:
         return _in_time(action, stopping)
@@ -46,7 +47,7 @@ def attempt(action: Callable[[], Any], *, quiet: bool = False, stopping: bool = 
         if not quiet:
             errors.warn(
                 f"MLflow ({store.uri()}) failed: {_explain(error)} -- the work goes on without it;"
-                " `make sync` brings it up to date"
+                f" {repair} brings it up to date"
             )
         return FAILED
 

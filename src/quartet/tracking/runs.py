@@ -319,7 +319,7 @@ def _git(*arguments: str) -> str:
 def _note(record: TrainingRecord) -> str:
     """Write the description of a run for MLflow's pages."""
     what = "A trial" if record.name == paths.TRIAL else f"Variant {record.name} of the report's model"
-    settings = ", ".join(f"{key} {value}" for key, value in record.hyperparameters.model_dump(exclude_none=True).items())
+    settings = ", ".join(f"{key} {value}" for key, value in record.hyperparameters.model_dump(exclude_defaults=True).items())
     return (
         f"{what}, trained on {record.source.title}: {settings}. The metrics have each epoch's losses and validation"
         " accuracy, and those on the test set (test_error is in percent); the artifacts have the confusion matrix, the loss"

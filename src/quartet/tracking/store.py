@@ -36,7 +36,8 @@ NOTES = {
     ),
     STUDY: (
         "The study of many seeds. A run at the top is a study: the mean and the 95% interval of each arm's measures, and the"
-        " figures. The runs below it are its trainings, named by what they are for, their arm and their seed."
+        " figures. The runs below it are its trainings, named by what they are for, their arm and their seed. Or it is a"
+        " search for a recipe, and below it are its trials."
     ),
 }
 # Defaults for MLflow's client, which the user may override: quiet, with short time limits.

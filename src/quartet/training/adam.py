@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Adam:
-    """Adam (https://arxiv.org/abs/1412.6980), the mathematics of `torch.optim.Adam`, on all parameters as one vector.
+    """Adam (https://arxiv.org/abs/1412.6980), the mathematics of `torch.optim.AdamW`, on all parameters as one vector.
 
     A step is six operations however many parameters there are; PyTorch's default takes seven times as long for ours, and
     imports the compiler for seconds. The parameters become views of the vector.
@@ -27,9 +27,19 @@ class Adam:
         self.mean, self.square, self.steps = torch.zeros_like(self.weights), torch.zeros_like(self.weights), 0
 
     def step(
-        self, gradients: Sequence[Tensor], lr: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+        self,
+        gradients: Sequence[Tensor],
+        lr: float,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        decay: float = 0,
     ) -> None:
-        """Move each parameter down its gradient by about `lr`."""
+        """Move each parameter by about `lr` down its gradient; before that, shrink it by the share `lr` * `decay`.
+
+        The latter is decoupled weight decay (https://arxiv.org/abs/1711.05101).
+        """
         gradient = torch.cat([channels_last(part).flatten() for part in gradients])
         self.steps += 1
         self.mean.lerp_(gradient, 1 - beta1)
@@ -37,6 +47,8 @@ class Adam:
         # NumPy rounds square roots correctly; PyTorch uses MKL, which on some processors does not.
         root = torch.from_numpy(np.sqrt(self.square.numpy()))
         scale = root.div_(math.sqrt(1 - beta2**self.steps)).add_(epsilon)
+        if decay:
+            self.weights.mul_(1 - lr * decay)
         self.weights.addcdiv_(self.mean, scale, value=-lr / (1 - beta1**self.steps))
 
 

@@ -19,6 +19,7 @@ from quartet.model.inference import predict
 from quartet.model.network import build, pixels
 from quartet.training.adam import Adam
 from quartet.training.augment import augmented
+from quartet.training.averaging import Average, averaged
 from quartet.training.determinism import deterministic, keep_freed_memory
 from quartet.training.record import Epoch
 
@@ -72,6 +73,7 @@ class _State:
 
     network: nn.Sequential
     adam: Adam
+    average: Average
     generator: torch.Generator
     history: list[Epoch]
 
@@ -79,6 +81,7 @@ class _State:
         return {
             "network": self.network.state_dict(),
             "adam": (self.adam.mean, self.adam.square, self.adam.steps),
+            "average": self.average.values,
             "generator": self.generator.get_state(),
             "history": [tuple(epoch) for epoch in self.history],
         }
@@ -86,6 +89,7 @@ class _State:
     def restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.adam.mean, self.adam.square, self.adam.steps = state["adam"]
+        self.average.values = state["average"]
         self.generator.set_state(state["generator"])
         self.history[:] = [Epoch(*epoch) for epoch in state["history"]]
 
@@ -101,6 +105,9 @@ def fit(
 ) -> tuple[nn.Sequential, list[Epoch]]:
     """Train a network with Adam on softmax cross-entropy; returns the last epoch's network and the history.
 
+    With `ema_decay`, the network that is evaluated after each epoch and returned has the average of the weights. The
+    training loss is always that of the weights themselves, and with `label_smoothing` that of the smoothed labels.
+
     The weights, the order of images and their augmentation come from the seeds of `hyperparameters` alone. With a checkpoint
     the training goes on after the last epoch that it holds, bit for bit as if it had not been interrupted. `on_epoch` is
     called after each epoch with the history so far, `on_step` before each batch with the epoch and the step.
@@ -113,18 +120,21 @@ def fit(
         torch.manual_seed(seeds["weights_seed"])
         network = build(hyperparameters.classes, hyperparameters.bn)
         generator = torch.Generator().manual_seed(seeds["order_seed"])
-        state = _State(network, Adam(network.parameters()), generator, history=[])
+        adam = Adam(network.parameters())
+        state = _State(network, adam, averaged(adam.weights, network, hyperparameters.ema_decay), generator, history=[])
         if checkpoint and (saved := checkpoint.load()):
             state.restore(saved)
         for number in range(len(state.history) + 1, hyperparameters.epochs + 1):
             train_loss = _train_epoch(state, hyperparameters, train, on_step)
-            measured = (train_loss, *evaluate(network, validation))
+            with state.average.in_place():
+                measured = (train_loss, *evaluate(network, validation))
             state.history.append(Epoch(number, *map(rounded, measured)))
             if checkpoint:
                 checkpoint.save(state.capture())
             on_epoch(tuple(state.history))
         trained = build(hyperparameters.classes, hyperparameters.bn)  # its parameters are not views of a larger tensor
-        trained.load_state_dict(network.state_dict())
+        with state.average.in_place():
+            trained.load_state_dict(network.state_dict())
         return trained.eval(), state.history
 
 
@@ -141,13 +151,14 @@ def _train_epoch(
         on_step(number, step)
         images = pixels(batch)
         if hyperparameters.augment:
-            images = augmented(images, state.generator)
-        loss = functional.cross_entropy(state.network(images), labels)
+            images = augmented(images, state.generator, **hyperparameters.sizes())
+        loss = functional.cross_entropy(state.network(images), labels, label_smoothing=hyperparameters.label_smoothing)
         gradients = torch.autograd.grad(loss, state.adam.parameters)
         share, beta1 = 1.0, 0.9
         if hyperparameters.schedule == "onecycle":
             share, beta1 = one_cycle(state.adam.steps, hyperparameters.epochs * len(batches[0]))
-        state.adam.step(gradients, hyperparameters.lr * share, beta1)
+        state.adam.step(gradients, hyperparameters.lr * share, beta1, decay=hyperparameters.weight_decay)
+        state.average.step()
         value = loss.item()
         if not math.isfinite(value):
             raise DivergedError(

@@ -46,7 +46,7 @@ class TrainingRecord:
         """Return all but the code, as JSON has it."""
         return {
             "variant": self.name,
-            "hyperparameters": self.hyperparameters.model_dump(exclude_none=True),
+            "hyperparameters": self.hyperparameters.model_dump(exclude_defaults=True),
             "groups": [list(group) for group in self.groups],
             **self.source.record,
             "splits": dict(self.splits),
@@ -69,7 +69,10 @@ class TrainingRecord:
 
 
 class Epoch(NamedTuple):
-    """A line of the history: mean losses over all images (cross-entropy, natural logarithm), accuracy 0 to 1."""
+    """A line of the history: mean losses over all images (cross-entropy, natural logarithm), accuracy 0 to 1.
+
+    The training loss is that which the training makes small, with the setting `label_smoothing`.
+    """
 
     epoch: int
     train_loss: float
