@@ -23,7 +23,7 @@ COMPILE := --quiet --universal --python-version 3.10 --no-header --no-annotate
 # torch pins these itself, for its CUDA builds alone.
 CUDA := ^(cuda-|nvidia-|triton)
 
-.PHONY: all setup setup-all setup-team study lint test test-study test-team torture bench bench-peers bench-pipeline bench-predict bench-serve bench-study ui sync docs portability verify lock clean help
+.PHONY: all setup setup-all setup-team study sweep lint test test-study test-team torture bench bench-peers bench-pipeline bench-predict bench-serve bench-study ui sync docs portability verify lock clean help
 
 all: setup ## Set up, run the whole pipeline, print the results (the default)
 	@.venv/bin/python -m quartet prepare
@@ -47,6 +47,11 @@ setup-team: ## Set up, with what a team's storage and servers need besides (docs
 study: setup-all ## Train many seeds and judge the report's claims by them, on this machine or on the Ray cluster of RAY_ADDRESS (hours)
 	@.venv/bin/python -m quartet prepare
 	@.venv/bin/dvc repro study/dvc.yaml
+
+sweep: setup-all ## Search for the best recipe of the trial on validation images, and confirm it on fresh seeds (many hours; goes on where it was)
+	@.venv/bin/python -m quartet prepare
+	@.venv/bin/dvc repro -q preprocess
+	@.venv/bin/python -m quartet sweep
 
 lint: setup-all ## Set up, then ruff and mypy
 	.venv/bin/ruff check

@@ -83,6 +83,41 @@ def test_a_bad_setting_is_one_line_that_names_it(write, changes, problem):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"trials": 0}, "sweep.trials: expected at least 1, found 0"),
+        ({"space": {}}, "sweep.space: expected "),
+        ({"space": {"lr": []}}, "sweep.space.lr: expected a list, or a mapping with low and high, found []"),
+        ({"space": {"lr": 0.1}}, "sweep.space.lr: expected a list, or a mapping with low and high, found 0.1"),
+        ({"space": {"lr": {"low": 0.1}}}, "sweep.space.lr: high: missing"),
+        (
+            {"space": {"lr": {"low": 0.2, "high": 0.1}}},
+            "sweep.space.lr: expected low below high, and above 0 with log, found",
+        ),
+        ({"space": {"shift": {"low": 0.0, "high": 1.0, "log": True}}}, "sweep.space.shift: expected low below high, and"),
+        ({"space": {"lr": {"low": 0.1, "high": 2.0}}}, "sweep: lr: expected at most 1.0, found 2.0"),
+        ({"space": {"lrr": [0.1]}}, "sweep: lrr: unknown key; did you mean 'lr'?"),
+        ({"before": {"augment": 1}}, "sweep: augment: expected true or false, found 1"),
+        ({"space": {"epochs": [1, 2]}}, "sweep.space.epochs: expected other settings; this one is the same in all trials"),
+    ],
+)
+def test_a_bad_setting_of_the_sweep_is_named(write, changes, problem):
+    shipped = yaml.safe_load((ROOT / "study/params.yaml").read_text(encoding="utf-8"))["sweep"]
+    with pytest.raises(InputError) as refused:
+        write(sweep=shipped | changes)
+    assert str(refused.value).startswith(f"study/params.yaml: {problem}")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_study_without_a_sweep_is_one(write):
+    assert write().sweep
+    content = yaml.safe_load(paths.STUDY_PARAMS.read_text(encoding="utf-8"))
+    del content["sweep"]
+    paths.STUDY_PARAMS.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert design.load(params.load()).sweep is None
+
+
 def test_without_the_file_it_is_named(workspace):
     with pytest.raises(InputError, match=r"study/params\.yaml: missing; .* `git checkout study/params.yaml`"):
         design.load(params.load())

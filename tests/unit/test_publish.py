@@ -31,6 +31,14 @@ beside
 
 ![a](figures/a.png)
 """
+SWEEP = """# The recipe that the search found (MNIST)
+
+a headline
+
+a table
+
+![Each trial's accuracy](figures/history.png)
+"""
 STUDY = """# What seeds say
 
 in short
@@ -248,3 +256,49 @@ def test_the_studys_documents_are_those_of_its_lock():
     folder = json.dumps(sorted(listed, key=lambda it: it["relpath"]), sort_keys=True).encode()  # as DVC hashes a folder
     assert f"{hashlib.md5(folder).hexdigest()}.dir" == found["stages/study/figures"]
     assert publish.summary(page) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def sweep(workspace):
+    """What a search on MNIST leaves, and the pages that tell of it."""
+    files.write_bytes(paths.RECIPE, SWEEP.encode())
+    files.write_bytes(paths.SWEEP_FIGURES / "history.png", b"a picture")
+    for path in (paths.SWEEP_TRIALS, paths.SWEEP_FINALISTS, paths.SWEEP_CONFIRMATION):
+        files.write_bytes(path, path.name.encode())
+    publish.DOCS.mkdir()
+    for page in (publish.README, publish.DOCS / "recipe.md"):
+        page.write_text("before\n<!-- recipe:begin -->\n<!-- recipe:end -->\nafter\n", encoding="utf-8")
+    return workspace
+
+
+def test_what_a_search_found_is_published_with_its_tables(sweep):
+    (publish.DOCS / "recipe-gone.png").write_bytes(b"of an earlier search")
+    publish.main(["--sweep"])
+    headline = publish.README.read_text(encoding="utf-8")
+    assert headline == "before\n<!-- recipe:begin -->\na headline\n<!-- recipe:end -->\nafter\n"
+    page = (publish.DOCS / "recipe.md").read_text(encoding="utf-8")
+    assert page == (
+        "before\n<!-- recipe:begin -->\na headline\n\na table\n\n![Each trial's accuracy](recipe-history.png)\n\n"
+        "All numbers: [trials](recipe-trials.csv), [finalists](recipe-finalists.csv),"
+        " [confirmation](recipe-confirmation.csv)."
+        f" Made by `make sweep`, published on {publish.machine()}.\n<!-- recipe:end -->\nafter\n"
+    )
+    assert {path.name: path.read_bytes() for path in publish.DOCS.iterdir() if path.name != "recipe.md"} == {
+        "recipe-history.png": b"a picture",
+        "recipe-trials.csv": b"trials.csv",
+        "recipe-finalists.csv": b"finalists.csv",
+        "recipe-confirmation.csv": b"confirmation.csv",
+    }
+
+
+@pytest.mark.parametrize("content", [None, SWEEP.replace("MNIST", "Fashion-MNIST")])
+def test_a_search_on_other_data_is_not_published(sweep, content):
+    if content is None:
+        paths.RECIPE.unlink()
+    else:
+        files.write_bytes(paths.RECIPE, content.encode())
+    before = publish.README.read_bytes()
+    with pytest.raises(InputError, match=r"stages/sweep/recipe.md: expected what a search on MNIST found"):
+        publish.main(["--sweep"])
+    assert publish.README.read_bytes() == before
+    assert [path.name for path in publish.DOCS.iterdir()] == ["recipe.md"]

@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "read the digit in each of your own pictures",
     "retest": "test the models of MNIST on QMNIST's 50,000 further digits",
     "pack": "make a data set of your own from pictures that are sorted by class",
+    "sweep": "search for the trial's recipe by validation accuracy, and confirm it on fresh seeds",
     "register": "put the trained models into MLflow's registry, and choose the champion",
     "serve": "serve the page of results, and read digits over HTTP",
     "ui": "serve MLflow's pages on the store that the pipeline writes to",

@@ -16,6 +16,7 @@ from quartet.data import catalogue, idx
 DOCS = Path("docs")
 README = Path("README.md")
 STUDY_PIPELINE = Path("study/dvc.yaml")
+RECIPE = "recipe"  # of this name are the page about the search, its part that is written, and its files' beginning
 STUDY = "study"  # of this name are the study's page, its JSON and README's part, and with it begin its figures' names
 
 
@@ -65,22 +66,50 @@ def why_not_the_study() -> str:
 
 def publish_study() -> None:
     """Write the study's page, figures and numbers into docs/, and its summary into README.md."""
-    page, pictures = paths.CLAIMS.read_text(encoding="utf-8"), sorted(paths.STUDY_FIGURES.glob("*.png"))
+    page = paths.CLAIMS.read_text(encoding="utf-8")
     quote(STUDY, summary(page))
-    publish_figures(pictures, f"{STUDY}-")
-    for gone in {path.name for path in DOCS.glob(f"{STUDY}-*.png")} - {f"{STUDY}-{picture.name}" for picture in pictures}:
-        (DOCS / gone).unlink()
-    shown = page.replace(f"]({paths.STUDY_FIGURES.name}/", f"]({STUDY}-")
+    publish_family(STUDY, paths.STUDY_FIGURES)
     numbers = DOCS / f"{STUDY}.json"
     files.write_bytes(numbers, paths.FINDINGS.read_bytes())
     made = f"All numbers: [{numbers.name}]({numbers.name}). Made by `make study`, published on {machine()}."
-    files.write_bytes(DOCS / f"{STUDY}.md", f"{shown}\n{made}\n".encode())
+    files.write_bytes(DOCS / f"{STUDY}.md", f"{shown(page, STUDY, paths.STUDY_FIGURES)}\n{made}\n".encode())
+
+
+def publish_family(name: str, figures: Path) -> None:
+    """Copy figures into docs/, their names after `name`, and remove those there that are no longer made."""
+    pictures = sorted(figures.glob("*.png"))
+    publish_figures(pictures, f"{name}-")
+    for gone in {path.name for path in DOCS.glob(f"{name}-*.png")} - {f"{name}-{picture.name}" for picture in pictures}:
+        (DOCS / gone).unlink()
+
+
+def shown(page: str, name: str, figures: Path) -> str:
+    """Return a page whose links to figures are those of docs/."""
+    return page.replace(f"]({figures.name}/", f"]({name}-")
+
+
+def publish_sweep() -> None:
+    """Write what the search on MNIST found into docs/, with its figures and tables, and its headline into README."""
+    page = paths.RECIPE.read_text(encoding="utf-8") if paths.RECIPE.exists() else ""
+    title, _, found = page.partition("\n\n")
+    if not title.endswith(f"({catalogue.MNIST.title})"):
+        raise InputError(f"{paths.RECIPE}: expected what a search on MNIST found; `make sweep` makes it, in hours")
+    quote(RECIPE, found.partition("\n\n")[0])
+    publish_family(RECIPE, paths.SWEEP_FIGURES)
+    tables = [paths.SWEEP_TRIALS, paths.SWEEP_FINALISTS, paths.SWEEP_CONFIRMATION]
+    for path in tables:
+        files.write_bytes(DOCS / f"{RECIPE}-{path.name}", path.read_bytes())
+    links = ", ".join(f"[{path.stem}]({RECIPE}-{path.name})" for path in tables)
+    made = f"All numbers: {links}. Made by `make sweep`, published on {machine()}."
+    quote(RECIPE, f"{shown(found, RECIPE, paths.SWEEP_FIGURES)}\n{made}", DOCS / f"{RECIPE}.md")
+    print(f"docs: {DOCS}/{RECIPE}.md, its figures and tables, and {README}")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Write the results of the pipeline on MNIST into docs/, or those of the study, and the hashes of all outputs."""
     parser = process.Parser(prog="quartet publish", description=main.__doc__)
     parser.add_argument("--study", action="store_true", help="publish the study alone; stage page then shows its verdicts")
+    parser.add_argument("--sweep", action="store_true", help="publish what the search for a recipe found alone")
     options = parser.parse_args(arguments)
     if departure := numerics.departure():
         raise InputError(
@@ -90,7 +119,9 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(
             "Python: expected 3.11 or newer, whose matplotlib draws the published bytes; make PYTHON=python3.11"
         )
-    if not options.study:
+    if options.sweep:
+        publish_sweep()
+    elif not options.study:
         publish_results()
     elif reason := why_not_the_study():
         errors.tell(f"docs: {reason}: {DOCS}/{STUDY}.md and {README} stay as they are")

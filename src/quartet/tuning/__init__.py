@@ -1,0 +1,1 @@
+"""The search for a recipe by validation accuracy, and its confirmation on fresh seeds."""
