@@ -310,7 +310,7 @@ def test_augmentation_comes_from_its_generator():
 def test_an_elastic_field_is_a_cubic_b_spline():
     """SciPy's, on the same control points; between the least and the greatest of their values."""
     places = np.linspace(1, CONTROL - 2, 28)
-    # A basis function of degree 3 with knots one apart is 4 wide, in the middle of which is its control point.
+    # A cubic basis function has five knots, here one apart; its control point is the one in the middle.
     expected = [BSpline.basis_element(np.arange(-2, 3) + point, extrapolate=False)(places) for point in range(CONTROL)]
     # A cube, a square and their sum, of numbers below 2.
     np.testing.assert_allclose(splines(28), np.nan_to_num(np.array(expected)).T, rtol=0, atol=16 * U)

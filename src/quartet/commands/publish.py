@@ -76,7 +76,7 @@ def publish_study() -> None:
 
 
 def publish_family(name: str, figures: Path) -> None:
-    """Copy figures into docs/, their names after `name`, and remove those there that are no longer made."""
+    """Copy figures into docs/, each with `name` and a hyphen before its name; remove those that are no longer made."""
     pictures = sorted(figures.glob("*.png"))
     publish_figures(pictures, f"{name}-")
     for gone in {path.name for path in DOCS.glob(f"{name}-*.png")} - {f"{name}-{picture.name}" for picture in pictures}:
@@ -106,7 +106,7 @@ def publish_sweep() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the results of the pipeline on MNIST into docs/, or those of the study, and the hashes of all outputs."""
+    """Write the results on MNIST into docs/: those of the pipeline, with the hashes of all outputs, or an option's."""
     parser = process.Parser(prog="quartet publish", description=main.__doc__)
     parser.add_argument("--study", action="store_true", help="publish the study alone; stage page then shows its verdicts")
     parser.add_argument("--sweep", action="store_true", help="publish what the search for a recipe found alone")
