@@ -57,7 +57,7 @@ KNOWN = {
 }
 # Where Python is when it is interrupted before this project's code can catch that: in DVC's own command, and
 # in what a stage imports. `quartet repro` interrupts the other stages when one fails.
-INTERRUPTED = r'.*/bin/dvc"|.*/src/\w+\.py", line \d+, in <module>\n.*\b(from|import) '
+INTERRUPTED = r'.*/bin/dvc"|.*/src/\w+\.py", line \d+, in <module>\n.*\b(from|import) (.*\n)*?.*\bKeyboardInterrupt$'
 REPRO, MAKE = ("dvc", "repro"), ("make", "CORES=2")
 # Edits of params.yaml: by their names the text before, the text after, and the trainings whose settings they change.
 EDITS = {
@@ -144,7 +144,7 @@ def judge(torture: Torture, what: str, output: str, status: int, *, killed: bool
         strange += ["it failed without a reason"] if status and not known else []
         if strange:
             raise Wrong(f"{what} ended with status {status}: {strange}\n{output}")
-    if re.search(rf'Traceback.*\n.*File "(?!{INTERRUPTED})', output):
+    if re.search(rf'(?m)Traceback.*\n.*File "(?!{INTERRUPTED})', output):
         raise Wrong(f"{what} ended with status {status} and a traceback:\n{output}")
 
 
