@@ -84,6 +84,12 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+def shipped(name: str) -> str:
+    """The line of a setting of the trial in PARAMS, without its comment, such as `lr: 0.01`."""
+    (line,) = re.findall(rf"(?m)^{name}: \S+", PARAMS.read_text(encoding="utf-8"))
+    return str(line)
+
+
 def keep_ten_alone(settings: Path) -> None:
     """Take the other variants out of params.yaml, where what all of them share is not needed four times."""
     text, without = re.subn(r"(?m)^  (ten-bn|four|four-bn): .*\n", "", settings.read_text(encoding="utf-8"))

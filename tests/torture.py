@@ -36,7 +36,7 @@ import mlflow
 import psutil
 import yaml
 
-from project import Project, clone, runs
+from project import Project, clone, runs, shipped
 
 # A dvc that is killed in the instant in which it writes one of these files of its own leaves it cut short, and the next dvc
 # says so. What docs/reliability.md advises is done.
@@ -59,10 +59,11 @@ KNOWN = {
 # in what a stage imports. `quartet repro` interrupts the other stages when one fails.
 INTERRUPTED = r'.*/bin/dvc"|.*/src/\w+\.py", line \d+, in <module>\n.*\b(from|import) (.*\n)*?.*\bKeyboardInterrupt$'
 REPRO, MAKE = ("dvc", "repro"), ("make", "CORES=2")
+LR = shipped("lr")
 # Edits of params.yaml: by their names the text before, the text after, and the trainings whose settings they change.
 EDITS = {
-    "lr=0.02": ("\nlr: 0.01 ", "\nlr: 0.02 ", ["trial"]),
-    "lr=0.05": ("\nlr: 0.01 ", "\nlr: 0.05 ", ["trial"]),
+    "lr=0.02": (f"\n{LR} ", "\nlr: 0.02 ", ["trial"]),
+    "lr=0.05": (f"\n{LR} ", "\nlr: 0.05 ", ["trial"]),
     "report.epochs=5": ("\n  epochs: 6\n", "\n  epochs: 5\n", ["ten", "four-bn"]),
     "variants.four-bn.lr=0.002": ("{classes: 4, bn: true}", "{classes: 4, bn: true, lr: 0.002}", ["four-bn"]),
 }

@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-from project import Project, clone, lock, read_until, replace, runs, started, train_once, training_of
+from project import Project, clone, lock, read_until, replace, runs, shipped, started, train_once, training_of
 from quartet.base import files
 
 # One worker runs all that shares the project.
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.xdist_group("changes")
 REPRO = ("dvc", "repro", "--single-item", "trial")
 OUTPUTS = ("history.csv", "model.safetensors", "provenance.json", "summary.json")
 SPLITS = [f"data/split/{name}" for name in ("manifest.json", "train.safetensors", "validation.safetensors")]
+LR = yaml.safe_load(shipped("lr"))["lr"]
 LOOP = "src/quartet/training/loop.py"
 
 
@@ -37,7 +38,7 @@ def undisturbed(tmp_path_factory):
     assert recorded(project) == yaml.safe_load(expected)["stages"]["trial"]
     assert project.quartet("audit").returncode == 0
     whole = [run for run in runs(project) if run["tags"].get("weights") == digest(project)]
-    assert {(run["status"], run["params"]["lr"]) for run in whole} == {("FINISHED", "0.01")}
+    assert {(run["status"], run["params"]["lr"]) for run in whole} == {("FINISHED", str(LR))}
     fingerprints = [run["tags"]["fingerprint"] for run in whole]  # other code has another, though it comes to the same
     assert len(fingerprints) == len(set(fingerprints))
     assert list((project.root / ".checkpoints").glob("*.pt")) == []
@@ -62,7 +63,7 @@ def digest(project: Project) -> str:
 
 
 def set_lr(project: Project, lr: str) -> None:
-    replace(project.root / "params.yaml", "\nlr: 0.01", f"\nlr: {lr}")
+    replace(project.root / "params.yaml", f"\n{shipped('lr')}", f"\nlr: {lr}")
 
 
 def recorded(project: Project) -> dict:
@@ -114,7 +115,7 @@ def test_a_change_that_concerns_others_fails_nothing(project):
         replace(project.root / "params.yaml", "ten: {}", "ten: {seed: 5}")
         replace(project.root / "src/evaluate.py", '"""Stage', '"""The stage')
     assert process.returncode == 0, process.output
-    assert recorded(project)["params"]["params.yaml"]["lr"] == 0.01
+    assert recorded(project)["params"]["params.yaml"]["lr"] == LR
 
 
 def test_an_experiment_refused_as_busy_is_not_trained(project):
@@ -151,7 +152,7 @@ def edit_in_the_gap(project: Project) -> str:
     return output
 
 
-FALSE = "trial: DVC recorded params.yaml: lr as 0.002, but it was trained with 0.01; taken out of dvc.lock"
+FALSE = f"trial: DVC recorded params.yaml: lr as 0.002, but it was trained with {LR:g}; taken out of dvc.lock"
 
 
 def entries(project: Project) -> list[dict]:

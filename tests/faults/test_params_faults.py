@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from project import PARAMS, clone
+from project import PARAMS, clone, shipped
 from quartet.base import process
 from quartet.commands import prepare
 from quartet.data import catalogue, splits
@@ -36,22 +36,23 @@ MANY = "m0: &m0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"m{level}: &m{level} [{', '.join([f'*m{level - 1}'] * 9)}]\n" for level in range(1, 10)
 )
 
+LR, BATCH, AUGMENT = (shipped(name) for name in ("lr", "batch_size", "augment"))
 # What is replaced in the shipped file, by what, and what is said: all of it, or how it begins.
 VALUES = [
     ("bn: false", "bn: yes", 'bn: expected true or false, found "yes"'),
     ("bn: false", "bn: 1", "bn: expected true or false, found 1"),
     ("bn: false", "bn: null", "bn: expected true or false, found nothing"),
     ("bn: false", "bn: 'true'", 'bn: expected true or false, found "true"'),
-    ("augment: false", "augment: off", 'augment: expected true or false, found "off"'),
-    ("lr: 0.01", "lr: 0", "lr: expected more than 0.0, found 0"),
-    ("lr: 0.01", "lr: -1", "lr: expected more than 0.0, found -1"),
-    ("lr: 0.01", "lr: 1.0001", "lr: expected at most 1.0, found 1.0001"),
-    ("lr: 0.01", "lr: .nan", "lr: expected a finite number, found NaN"),
-    ("lr: 0.01", "lr: nan", 'lr: expected a number, found "nan"'),
-    ("lr: 0.01", "lr: .inf", "lr: expected a finite number, found Infinity"),
-    ("lr: 0.01", "lr: 1e999", "lr: expected a finite number, found Infinity"),
-    ("lr: 0.01", "lr: 0,01", 'lr: expected a number, found "0,01"'),
-    ("lr: 0.01", "lr: '0.01'", 'lr: expected a number, found "0.01"'),
+    (AUGMENT, "augment: off", 'augment: expected true or false, found "off"'),
+    (LR, "lr: 0", "lr: expected more than 0.0, found 0"),
+    (LR, "lr: -1", "lr: expected more than 0.0, found -1"),
+    (LR, "lr: 1.0001", "lr: expected at most 1.0, found 1.0001"),
+    (LR, "lr: .nan", "lr: expected a finite number, found NaN"),
+    (LR, "lr: nan", 'lr: expected a number, found "nan"'),
+    (LR, "lr: .inf", "lr: expected a finite number, found Infinity"),
+    (LR, "lr: 1e999", "lr: expected a finite number, found Infinity"),
+    (LR, "lr: 0,01", 'lr: expected a number, found "0,01"'),
+    (LR, "lr: '0.01'", 'lr: expected a number, found "0.01"'),
     ("epochs: 10", "epochs: 0", "epochs: expected at least 1, found 0"),
     ("epochs: 10", "epochs: 1001", "epochs: expected at most 1000, found 1001"),
     ("epochs: 10", "epochs: 1.5", "epochs: expected a whole number, found 1.5"),
@@ -59,9 +60,9 @@ VALUES = [
     ("epochs: 10", "epochs: true", "epochs: expected a whole number, found true"),
     ("epochs: 10", "epochs: 10 20", 'epochs: expected a whole number, found "10 20"'),
     ("epochs: 10", f"epochs: {10**30}", f"epochs: expected at most 1000, found {10**30}"),
-    ("batch_size: 64", "batch_size: 0", "batch_size: expected at least 1, found 0"),
-    ("batch_size: 64", "batch_size: 60001", "batch_size: expected at most 60000, found 60001"),
-    ("batch_size: 64", "batch_size: 0x40", 'batch_size: expected a whole number, found "0x40"'),
+    (BATCH, "batch_size: 0", "batch_size: expected at least 1, found 0"),
+    (BATCH, "batch_size: 60001", "batch_size: expected at most 60000, found 60001"),
+    (BATCH, "batch_size: 0x40", 'batch_size: expected a whole number, found "0x40"'),
     ("seed: 0", "seed: -1", "seed: expected at least 0, found -1"),
     ("seed: 0", "seed: 4294967296", "seed: expected less than 4294967296, found 4294967296"),
     ("classes: 10", "classes: 3", "classes: expected 10 or 4, found 3"),
@@ -208,7 +209,7 @@ def make(project, put):
 
 @pytest.mark.parametrize("letters", ["\\e[2J\\a", "\\u009b2J", "\u202e\u2066", "\\rquartet: all is well"])
 def test_a_value_cannot_steer_the_terminal(project, letters):
-    line = make(project, edited(project, "\nlr: 0.01", f'\nlr: "{letters}"'))
+    line = make(project, edited(project, f"\n{LR}", f'\nlr: "{letters}"'))
     assert line.startswith("quartet: error: params.yaml: lr: expected a number, found")
     assert line.isprintable()
 
@@ -288,7 +289,7 @@ def test_make_tells_each_problem_once_whatever_the_variants(project, old, new, p
 @pytest.mark.parametrize("stage", ["fetch", "preprocess", "train ten", "train trial", "evaluate", "plot", "page"])
 def test_a_stages_script_stops_at_a_bad_value(project, stage):
     """With status 2, in one line, and touches nothing."""
-    with bad(project, edited(project, "lr: 0.01", "lr: -1")):
+    with bad(project, edited(project, LR, "lr: -1")):
         done = project.stage(*stage.split())
     assert done.stdout == "quartet: error: params.yaml: lr: expected more than 0.0, found -1\n"
     assert done.returncode == 2
@@ -297,7 +298,7 @@ def test_a_stages_script_stops_at_a_bad_value(project, stage):
 @pytest.mark.parametrize(
     ("training", "old", "new", "key"),
     [
-        ("trial", "batch_size: 64", "batch_size: 211", "batch_size"),
+        ("trial", BATCH, "batch_size: 211", "batch_size"),
         ("ten", "  batch_size: 20", "  batch_size: 211", "report.batch_size"),
         ("ten", "ten: {}", "ten: {batch_size: 211}", "variants.ten.batch_size"),
     ],
@@ -323,7 +324,7 @@ def test_a_last_batch_of_one_image_trains(tmp_path, tiny):
     train, validation = splits.Split(tiny.images[:41], tiny.labels[:41]), splits.Split(tiny.images[41:], tiny.labels[41:])
     save_splits(project.root, {"train": train, "validation": validation})
     settings = project.root / "params.yaml"
-    edited(project, "epochs: 10\nbatch_size: 64", "epochs: 2\nbatch_size: 20")(settings)
+    edited(project, f"epochs: 10\n{BATCH}", "epochs: 2\nbatch_size: 20")(settings)
     edited(project, "bn: false", "bn: true")(settings)
     folder, written = project.root / "stages/train/trial", []
     for number in "12":

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from project import STAGES, TRAININGS, Project, answers, copy_of, free_port, lock, outs, ran, runs, small_disk
+from project import STAGES, TRAININGS, Project, answers, copy_of, free_port, lock, outs, ran, runs, shipped, small_disk
 from quartet.base import files
 
 # One worker runs all that shares the finished project.
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_ends_as_failed(moved):
     params = moved.root / "src/quartet/base/params.py"
     params.write_text(params.read_text(encoding="utf-8").replace("gt=0, le=1)", "gt=0)"), encoding="utf-8")
     text = (moved.root / "params.yaml").read_text(encoding="utf-8")
-    (moved.root / "params.yaml").write_text(text.replace("lr: 0.01", "lr: 1e30").replace("onecycle #", "constant #"))
+    (moved.root / "params.yaml").write_text(text.replace(shipped("lr"), "lr: 1e30").replace("onecycle #", "constant #"))
     done = moved.run("dvc", "repro", "--single-item", "trial", check=False)
     assert "quartet: error: the training loss became" in done.stdout
     assert "in epoch 1, step" in done.stdout

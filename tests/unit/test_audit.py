@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from project import PARAMS, replace, start_dvc
+from project import PARAMS, replace, shipped, start_dvc
 from quartet.base import files, paths
 from quartet.base.errors import WorkError
 from quartet.commands import audit, prepare
@@ -72,7 +72,7 @@ def repeated(workspace, true):
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("audit")
     shutil.copy(PARAMS, root)
-    replace(root / "params.yaml", "\nlr: 0.01", "\nlr: 1.0e-05")
+    replace(root / "params.yaml", f"\n{shipped('lr')}", "\nlr: 1.0e-05")
     (root / "in").write_text("a file", encoding="utf-8")
     start_dvc(root, STAGES)
     return root

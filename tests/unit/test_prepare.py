@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from project import start_dvc
+from project import shipped, start_dvc
 from quartet.base import files
 from quartet.base.errors import InputError
 from quartet.commands import prepare
@@ -43,7 +43,7 @@ def test_a_store_that_is_there_is_not_touched(place):
 
 def test_wrong_parameters_are_refused_before_a_store_is_made(place):
     text = (place / "params.yaml").read_text(encoding="utf-8")
-    (place / "params.yaml").write_text(text.replace("\nlr: 0.01", "\nlr: -1"), encoding="utf-8")
+    (place / "params.yaml").write_text(text.replace(f"\n{shipped('lr')}", "\nlr: -1"), encoding="utf-8")
     with pytest.raises(InputError, match=r"lr: expected more than 0\.0, found -1"):
         prepare.main([])
     assert [path.name for path in place.iterdir()] == ["params.yaml"]

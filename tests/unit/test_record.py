@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from project import ROOT
+from project import ROOT, shipped
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError
 from quartet.base.params import Hyperparameters
@@ -241,7 +241,7 @@ def test_a_fingerprint_is_the_trainings_own(workspace):
         ("ten", "ten: {}", "ten: {lr: 0.002}"),
         ("four", "[0, 6]\n  - [1, 7]", "[0, 7]\n  - [1, 6]"),
         ("trial", "bn: false", "bn: true"),
-        ("trial", "augment: false", "augment: true"),
+        ("trial", shipped("lr"), "lr: 0.5"),
     ],
 )
 def test_a_fingerprint_changes_with_what_the_training_depends_on(edit, name, old, new):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from project import PARAMS, ROOT, replace, start_dvc
+from project import PARAMS, ROOT, replace, shipped, start_dvc
 from quartet.base import params, stage
 from quartet.base.errors import InputError, WorkError
 from quartet.base.stage import Tracked
@@ -85,15 +85,16 @@ def test_a_note_is_what_dvc_writes_into_its_lock_file(project):
     stage.check(tracked)
 
 
+LR = shipped("lr")
 CHANGES = {
-    "params.yaml: lr": lambda root: replace(root / "params.yaml", "\nlr: 0.01", "\nlr: 0.02"),
+    "params.yaml: lr": lambda root: replace(root / "params.yaml", f"\n{LR}", "\nlr: 0.02"),
     "params.yaml: variants.ten": lambda root: replace(root / "params.yaml", "ten: {}", "ten: {seed: 3}"),
     "other.yaml: deep.key": lambda root: replace(root / "other.yaml", "0.5", "0.25"),
     "in": lambda root: write(root / "in", "another"),
     "folder": lambda root: write(root / "folder/three", "3"),
 }
 GONE = {
-    "params.yaml: lr": lambda root: replace(root / "params.yaml", "\nlr: 0.01", "\n"),
+    "params.yaml: lr": lambda root: replace(root / "params.yaml", f"\n{LR}", "\n"),
     "in": lambda root: (root / "in").unlink(),
     "folder": lambda root: shutil.rmtree(root / "folder"),
 }
@@ -132,14 +133,14 @@ def test_what_dvc_does_not_track_may_change(project):
 
 def test_a_change_that_was_taken_back_counts_for_nothing(project):
     tracked = note()
-    replace(project / "params.yaml", "\nlr: 0.01", "\nlr: 0.02")
-    replace(project / "params.yaml", "\nlr: 0.02", "\nlr: 0.01")
+    replace(project / "params.yaml", f"\n{LR}", "\nlr: 0.02")
+    replace(project / "params.yaml", "\nlr: 0.02", f"\n{LR}")
     stage.check(tracked)
 
 
 def test_settings_that_are_not_those_of_the_file_are_named(project):
     settings = params.load()
-    replace(project / "params.yaml", "\nlr: 0.01", "\nlr: 0.02")
+    replace(project / "params.yaml", f"\n{LR}", "\nlr: 0.02")
     with pytest.raises(WorkError) as caught:
         stage.note("work", settings)
     assert str(caught.value) == "params.yaml: lr changed while work was starting; run again"
@@ -164,7 +165,7 @@ def test_the_lock_file_may_be_half_written(project, content):
 def test_outside_of_a_dvc_project_there_is_nothing_to_note(workspace):
     tracked = note()
     assert tracked == Tracked("work", {}, {})
-    replace(workspace / "params.yaml", "\nlr: 0.01", "\nlr: 0.02")
+    replace(workspace / "params.yaml", f"\n{LR}", "\nlr: 0.02")
     stage.check(tracked)
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import train
-from project import replace
+from project import replace, shipped
 from quartet.base import files, params, paths
 from quartet.base.errors import InputError, WorkError
 from quartet.data import catalogue, splits
@@ -57,7 +57,7 @@ def test_another_model_than_the_five_is_refused(workspace, start, arguments):
 @pytest.mark.parametrize(
     ("name", "old", "new", "key"),
     [
-        ("trial", "batch_size: 64", "batch_size: 211", "batch_size"),
+        ("trial", shipped("batch_size"), "batch_size: 211", "batch_size"),
         ("ten", "batch_size: 20", "batch_size: 211", "report.batch_size"),
         ("ten", "ten: {}", "ten: {batch_size: 211}", "variants.ten.batch_size"),
     ],
