@@ -51,7 +51,7 @@ def arms(monkeypatch):
         histories = [[Epoch(1, 1.0, 1.0, 0.5), Epoch(2, 0.5, 0.5, right(job) / 50)] for job in jobs]
         weights = [network(job.hyperparameters).state_dict() for job in jobs]
         done = zip(histories, answers, weights, strict=True)
-        return [Trained(epochs, np.zeros(0), answer.astype(np.uint8), part, "") for epochs, answer, part in done], []
+        return [Trained(epochs, np.zeros(0), answer.astype(np.uint8), part, "", 72) for epochs, answer, part in done], []
 
     monkeypatch.setattr(trained, "complete", complete)
     plan = PLAN.model_copy(update={"fresh_seeds": 5})
@@ -144,6 +144,7 @@ def test_the_page_and_the_tables_say_the_same(found, workspace):
     rows = [row for row in files.read_csv(paths.SWEEP_CONFIRMATION) if row["arm"] == "found-bn"]
     accuracies = [float(row["test_accuracy"]) for row in rows]
     assert [row["seed"] for row in rows] == ["200", "201", "202", "203", "204"]
+    assert {row["seconds"] for row in rows} == {"72.0"}
     assert f"{np.mean(accuracies):.2f} [" in row
     assert [cell.strip() for cell in row.split("|")][4:6] == [f"{min(accuracies):.2f}", f"{max(accuracies):.2f}"]
     assert (
@@ -151,6 +152,8 @@ def test_the_page_and_the_tables_say_the_same(found, workspace):
         in page
     )
     assert "an hour on two cores buys about 60 trials" in page  # of 90, 30 and 240 seconds
+    # The finalists, of 90 and 240 seconds, and five arms of five trainings.
+    assert "for 0.1 hours of a core, and the recipes above for 0.5." in page
     assert re.search(r"\| lr +\| +75 % \| +-1.00 \| +0.02 \| +0.03 \|", page)  # the lower, the better
     trials = files.read_csv(paths.SWEEP_TRIALS)
     assert [row["trial"] for row in trials] == ["3", "7", "5"]

@@ -17,7 +17,7 @@ from quartet.data import idx, splits
 from quartet.study import design, engine, trained
 from quartet.study.claims import POINTS
 from quartet.study.design import Job, Sweep
-from quartet.study.trained import Data
+from quartet.study.trained import Data, Trained
 from quartet.study.wording import span
 from quartet.tuning import confirmation, search, trials
 from quartet.tuning.search import Score, Tried
@@ -73,10 +73,16 @@ def train_longer(plan: Sweep, settings: Params, data: Data, chosen: Sequence[Tri
     """Train the best trials for longer; return them with what they came to, the best first."""
     recipes = {it.number: plan.recipe(settings, {**it.changes, "epochs": plan.final_epochs}) for it in chosen}
     jobs = [job for step in range(plan.seeds) for job in at_seed(settings, recipes, step)]
-    accuracies: dict[str, list[float]] = defaultdict(list)
+    done: dict[str, list[Trained]] = defaultdict(list)
     for job, training in zip(jobs, trained.complete(jobs, data)[0], strict=True):
-        accuracies[job.arm].append(training.val_accuracy)
-    longer = [it._replace(accuracies=accuracies[str(it.number)]) for it in chosen]
+        done[job.arm].append(training)
+    longer = [
+        it._replace(
+            accuracies=[training.val_accuracy for training in done[str(it.number)]],
+            seconds=sum(training.seconds for training in done[str(it.number)]),
+        )
+        for it in chosen
+    ]
     for it in longer:
         print(f"sweep: trial {it.number}, {plan.final_epochs} epochs: {it.mean:.2f} %", flush=True)
     return search.best(longer, len(longer))

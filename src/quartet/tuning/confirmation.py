@@ -37,7 +37,7 @@ LEFT = ("arm", "comparison", "setting", "verdict")
 
 
 class Arm(NamedTuple):
-    """A recipe and the accuracies in percent of its trainings, one for each fresh seed.
+    """A recipe, and of its trainings, one for each fresh seed, the accuracies in percent and how many seconds they took.
 
     `training` is that on the training images as they are, without augmentation; `missed` is the number of test images that
     all of its networks read wrong.
@@ -47,6 +47,7 @@ class Arm(NamedTuple):
     training: NDArray[np.float64]
     validation: NDArray[np.float64]
     test: NDArray[np.float64]
+    seconds: NDArray[np.float64]
     missed: int
 
 
@@ -96,6 +97,7 @@ def confirm(
             100 * np.array([_accuracy(result, recipe, seen) for result in own]),
             np.array([result.val_accuracy for result in own]),
             100 * right.mean(axis=1),
+            np.array([result.seconds for result in own]),
             int((~right).all(axis=0).sum()),
         )
     return confirmed
@@ -178,7 +180,7 @@ def write(found: Found, pictures: Mapping[str, bytes]) -> None:
     """Write stages/sweep/, the page about it last."""
     shown = page(found)
     paths.RECIPE.unlink(missing_ok=True)
-    files.write_csv(paths.SWEEP_TRIALS, [{**_row(it), "seconds": f"{it.seconds:.1f}"} for it in found.tried])
+    files.write_csv(paths.SWEEP_TRIALS, [_row(it) for it in found.tried])
     files.write_csv(paths.SWEEP_FINALISTS, [_row(it) for it in found.finalists])
     rows = [
         {
@@ -187,9 +189,12 @@ def write(found: Found, pictures: Mapping[str, bytes]) -> None:
             "train_accuracy": f"{training:.4f}",
             "val_accuracy": f"{validation:.4f}",
             "test_accuracy": f"{test:.2f}",
+            "seconds": f"{seconds:.1f}",
         }
         for name, arm in found.arms.items()
-        for place, (training, validation, test) in enumerate(zip(arm.training, arm.validation, arm.test, strict=True))
+        for place, (training, validation, test, seconds) in enumerate(
+            zip(arm.training, arm.validation, arm.test, arm.seconds, strict=True)
+        )
     ]
     files.write_csv(paths.SWEEP_CONFIRMATION, rows)
     for name, content in pictures.items():
@@ -204,13 +209,16 @@ def _row(it: Tried) -> dict[str, Any]:
         "stopped": str(it.stopped).lower(),
         "accuracies": " ".join(f"{accuracy:.4f}" for accuracy in it.accuracies),
         **it.changes,
+        "seconds": f"{it.seconds:.1f}",
     }
 
 
 def page(found: Found) -> str:
     """Write what the search did and found, in Markdown."""
     plan, trainings = found.plan, sum(len(it.accuracies) for it in found.tried)
-    hours = sum(it.seconds for it in found.tried) / 3600
+    hours, longer, confirmed = (
+        float(np.sum([it.seconds for it in group])) / 3600 for group in (found.tried, found.finalists, found.arms.values())
+    )
     stopped = sum(it.stopped for it in found.tried)
     return "\n\n".join(
         [
@@ -228,7 +236,8 @@ def page(found: Found) -> str:
             f"{len(found.tried)} trials of {plan.epochs} epochs, {stopped} of them stopped after their first training:"
             f" {trainings:,} trainings, which took a core {hours:.1f} hours. So an hour on two cores buys about"
             f" {2 * len(found.tried) / hours:.0f} trials. Then the best {len(found.finalists)} were trained for"
-            f" {plan.final_epochs} epochs with {plan.seeds} seeds.",
+            f" {plan.final_epochs} epochs with {plan.seeds} seeds, for {longer:.1f} hours of a core, and the recipes above"
+            f" for {confirmed:.1f}.",
             _settings(found),
             "The importance is by functional ANOVA, the correlation that of ranks (Spearman's): above 0, more is better."
             " Both are of the first training of all trials; the search tries more often what was good before.",
