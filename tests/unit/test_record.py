@@ -21,6 +21,7 @@ EPOCHS = [Epoch(1, 0.1 + 0.2, 1 / 3, 0.9), Epoch(2, 1e-17, 2.5, 1.0)]
 MANIFEST = {**catalogue.SAMPLE.source.record, "splits": {name: {"sha256": name} for name in splits.SPLITS}}
 LAYERS = [{"layer": "conv1", "trainable": 5, "non_trainable": 0}, {"layer": "norm1", "trainable": 2, "non_trainable": 3}]
 TRACKED = Tracked("train@ten", {"params.yaml": {"variants.ten": {}}}, {"src/train.py": "md5 of it", "gone": None})
+AUGMENT = shipped("augment")
 SETTINGS = {"classes": 10, "bn": False, "epochs": 2, "batch_size": 20, "lr": 0.001, "schedule": "constant", "seed": 0}
 RECORD = TrainingRecord(
     name="ten",
@@ -241,7 +242,7 @@ def test_a_fingerprint_is_the_trainings_own(workspace):
         ("ten", "ten: {}", "ten: {lr: 0.002}"),
         ("four", "[0, 6]\n  - [1, 7]", "[0, 7]\n  - [1, 6]"),
         ("trial", "bn: false", "bn: true"),
-        ("trial", shipped("lr"), "lr: 0.5"),
+        ("trial", AUGMENT, "augment: true" if AUGMENT == "augment: false" else "augment: false"),
     ],
 )
 def test_a_fingerprint_changes_with_what_the_training_depends_on(edit, name, old, new):

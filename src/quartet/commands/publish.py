@@ -76,7 +76,7 @@ def publish_study() -> None:
 
 
 def publish_family(name: str, figures: Path) -> None:
-    """Copy each figure into docs/ as `{name}-{its name}`; remove figures there that are no longer made."""
+    """Copy each figure into docs/ as `{name}-{its name}`; remove the copies of figures that do not exist now."""
     pictures = sorted(figures.glob("*.png"))
     publish_figures(pictures, f"{name}-")
     for gone in {path.name for path in DOCS.glob(f"{name}-*.png")} - {f"{name}-{picture.name}" for picture in pictures}:
