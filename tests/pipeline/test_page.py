@@ -175,9 +175,7 @@ def test_a_finger_draws(browser, project):
     found, problems = show(
         browser, project.root / paths.PAGE, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
     )
-    found.locator("#drawing").scroll_into_view_if_needed()
-    box = found.locator("#drawing").bounding_box()
-    found.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    found.locator("#drawing").tap()  # waits until the sheet has scrolled into view and lies still
     settle(found)
     assert max(seen(found)) == 255
     assert problems == []

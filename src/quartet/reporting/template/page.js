@@ -18,13 +18,18 @@ function clear() {
 }
 
 function draw(x, y) {
-  pen.strokeStyle = "black";
-  pen.lineWidth = PEN;
-  pen.lineCap = pen.lineJoin = "round";
+  pen.fillStyle = pen.strokeStyle = "black";
   pen.beginPath();
-  pen.moveTo(...(last ?? [x, y]));
-  pen.lineTo(x, y);
-  pen.stroke();
+  if (last) {
+    pen.lineWidth = PEN;
+    pen.lineCap = pen.lineJoin = "round";
+    pen.moveTo(...last);
+    pen.lineTo(x, y);
+    pen.stroke();
+  } else { // some browsers draw a line of no length, some do not
+    pen.arc(x, y, PEN / 2, 0, 2 * Math.PI);
+    pen.fill();
+  }
   last = [x, y];
   if (!waiting) requestAnimationFrame(recognise);
   waiting = true;
