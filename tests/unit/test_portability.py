@@ -72,7 +72,7 @@ def test_every_output_of_every_training_is_compared(workspace):
         "stages/plot/figures/confusion-trial.png",
         "stages/plot/results.md",
         "stages/page/index.html",
-        "augmented/stages/train/trial/model.safetensors",
+        "further/stages/train/trial/model.safetensors",
     } <= set(found)
     assert {old for path, (old,) in found.items() if path.endswith("model.safetensors")} == {"DIFFERS"}
     assert found["data/split/train.safetensors"] == ["same"]

@@ -24,9 +24,9 @@ EMULATOR = "qemu-x86_64"
 # AMD, Intel's first with AVX2 and FMA, and Hygon: libraries choose code by the vendor's name.
 PROCESSORS = ("EPYC-Rome", "Haswell", "Dhyana")
 TRAIN, VALIDATION, TEST, EPOCHS = 100, 40, 40, 2
-# The folder of a second trial, with augmentation, which the committed settings leave out.
-AUGMENTED = Path("augmented")
-FURTHER = {"augment": True, "elastic": 1, "ema_decay": 0.9, "weight_decay": 0.1, "label_smoothing": 0.1}
+# The folder of a second trial, with what the committed settings may leave out, and its settings.
+FURTHER = Path("further")
+SETTINGS = {"augment": True, "elastic": 1, "ema_decay": 0.9, "weight_decay": 0.1, "label_smoothing": 0.1}
 RUN = "--run"
 
 
@@ -118,14 +118,14 @@ class ShortRuns:
         A run that crashes is done once more: qemu-user does so now and then.
         """
         prepare({}, folder)
-        prepare(FURTHER, folder / AUGMENTED)
+        prepare(SETTINGS, folder / FURTHER)
         status, said = self.call(command, folder)
         if status == -signal.SIGSEGV:
             errors.warn(f"{' '.join(command)}: crashed; it is run once more")
             status, said = self.call(command, folder)
         if status:
             raise WorkError(f"{' '.join(command)}: status {status}: {' '.join(said[-2:])}")
-        return outputs.hashes(folder, [*outputs.FOLDERS, *(AUGMENTED / place for place in outputs.FOLDERS)])
+        return outputs.hashes(folder, [*outputs.FOLDERS, *(FURTHER / place for place in outputs.FOLDERS)])
 
     def call(self, command: Sequence[str], folder: Path) -> tuple[int, list[str]]:
         """Do a short run in a folder; return its exit status and the lines of its standard error."""
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str]) -> None:
 def emulated() -> None:
     """Make the short runs whose outputs are compared, in the working directory."""
     run(params.load().trainings, draw=True)
-    os.chdir(AUGMENTED)
+    os.chdir(FURTHER)
     run([params.TRIAL], draw=False)
 
 

@@ -82,8 +82,9 @@ def divide(pool: Split, test: Split | None, fraction: float, seed: int) -> dict[
     divided = {
         "train": Split(pool.images[kept], pool.labels[kept]),
         "validation": Split(pool.images[held_out], pool.labels[held_out]),
-        **({} if test is None else {"test": test}),
     }
+    if test is not None:
+        divided["test"] = test
     for name, split in divided.items():
         counts = digit_counts(split.labels)
         if 0 in counts:
