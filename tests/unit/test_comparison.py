@@ -59,6 +59,15 @@ def test_differences_have_the_old_value_and_the_new_one():
     assert comparison.differences(changed, changed) == {}
 
 
+def test_how_much_counts_only_with_augmentation():
+    other = settings(rotation=5, elastic=1)
+    assert comparison.differences(VARIANTS["ten"], other) == {}
+    assert comparison.differences(other, settings(augment=True, rotation=0, scaling=0, shift=2)) == {
+        "augment": (False, True),
+        "shift": (0, 2),
+    }
+
+
 @pytest.mark.parametrize("wanted", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("classes", [10, 4])
 def test_the_counterpart_has_the_classes_and_if_it_can_the_bn(wanted, classes):

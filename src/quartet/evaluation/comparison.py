@@ -56,8 +56,8 @@ def merged(result: Result, groups: Sequence[Sequence[int]]) -> NDArray[np.bool_]
 
 
 def differences(before: Hyperparameters, after: Hyperparameters) -> dict[str, tuple[object, object]]:
-    """Return the hyperparameters that differ, with both values."""
-    old, new = before.model_dump(), after.model_dump()
+    """Return the hyperparameters that differ, with both values. Without augmentation, images change by 0."""
+    old, new = ({**it.model_dump(), **({} if it.augment else dict.fromkeys(it.sizes(), 0.0))} for it in (before, after))
     return {key: (old[key], value) for key, value in new.items() if old[key] != value}
 
 
