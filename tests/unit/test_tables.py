@@ -329,6 +329,22 @@ def test_the_trial_is_told_apart_from_its_counterpart(everything, changes, told)
     assert told in page_of(everything)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"augment": True}, "augmented images"),
+        ({"label_smoothing": 0.1}, "smoothed labels"),
+        ({"augment": True, "label_smoothing": 0.1}, "augmented images and smoothed labels"),
+    ],
+    ids=str,
+)
+def test_a_training_loss_of_its_own_is_told(everything, changes, told):
+    everything[TRIAL] = answered(TRIAL, RIGHT, **changes)
+    found = re.findall(r"The training loss of `trial` is that of ([^.]*)\.", page_of(everything))
+    assert found == ([told] if told else [])
+
+
 def test_the_trials_counterpart_may_have_another_bn(everything):
     chosen = {"ten": everything["ten"], TRIAL: answered(TRIAL, TEN, lr=0.01, bn=True)}
     assert (

@@ -73,16 +73,14 @@ def variants(results: Mapping[str, Result]) -> dict[str, Hyperparameters]:
     return {name: result.record.hyperparameters for name, result in results.items() if name != TRIAL}
 
 
-def trial(results: Mapping[str, Result]) -> tuple[str, list[str]] | None:
-    """Return the variant that the trial is compared with, and the settings that differ, each as `lr 0.01 instead of 0.001`.
+def trial(results: Mapping[str, Result]) -> tuple[str, dict[str, tuple[object, object]]] | None:
+    """Return the variant that the trial is compared with, and the settings that differ, as old and new values by key.
 
     None if no variant has as many classes.
     """
     settings, others = results[TRIAL].record.hyperparameters, variants(results)
     name = counterpart(settings, settings.classes, others)
-    if name is None:
-        return None
-    return name, [f"{key} {new} instead of {old}" for key, (old, new) in differences(others[name], settings).items()]
+    return None if name is None else (name, differences(others[name], settings))
 
 
 def within_classes(variants: Mapping[str, Hyperparameters]) -> list[Pair]:

@@ -46,7 +46,7 @@ def groups(results: Mapping[str, Result]) -> Iterator[Group]:
             yield Group(TRIAL, "Trial", "no variant has as many classes", {TRIAL: results[TRIAL]})
         else:
             other, changes = compared
-            unbroken = [change.replace(" ", "\N{NO-BREAK SPACE}") for change in changes]
+            unbroken = [f"{key}\N{NO-BREAK SPACE}{new}" for key, (_, new) in changes.items()]
             note = f"unlike {other}: {', '.join(unbroken)}" if changes else f"with the settings of {other}"
             yield Group(TRIAL, "Trial", note, {other: results[other], TRIAL: results[TRIAL]})
 

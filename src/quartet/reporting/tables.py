@@ -185,7 +185,7 @@ def page(
         f"# Results on {data_title}",
         f"Data: **{data_title}**, {images:,} test images. Seeds: {seeds(results)}.",
         table(measured(results)),
-        MEASURED,
+        MEASURED + trial_loss(results),
         f"{reports_models(results)} `{TRIAL}` is the one that `dvc exp run` changes. Its counterpart is the"
         f" variant of the same classes and, if there is one, the same batch norm. {trial_settings(results)}",
         "## What batch norm and merging classes change",
@@ -231,8 +231,15 @@ def trial_settings(results: Mapping[str, Result]) -> str:
     if compared is None:
         return "No variant has as many classes."
     name, changes = compared
-    what = f"other settings than `{name}`: {', '.join(changes)}" if changes else f"the settings of `{name}`"
-    return f"Here it has {what}."
+    listed = ", ".join(f"{key} {new} instead of {old}" for key, (old, new) in changes.items())
+    return f"Here it has {f'other settings than `{name}`: {listed}' if changes else f'the settings of `{name}`'}."
+
+
+def trial_loss(results: Mapping[str, Result]) -> str:
+    """Say why the trial's training loss cannot be compared with the other losses; nothing if it can."""
+    settings = results[TRIAL].record.hyperparameters
+    harder = ["augmented images"] * settings.augment + ["smoothed labels"] * bool(settings.label_smoothing)
+    return f" The training loss of `{TRIAL}` is that of {' and '.join(harder)}." if harder else ""
 
 
 def seeds(results: Mapping[str, Result]) -> str:
