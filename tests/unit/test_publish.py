@@ -231,7 +231,8 @@ def test_an_older_python_that_draws_other_bytes_is_refused(tmp_path, monkeypatch
 def test_the_documents_are_made_of_the_published_outputs():
     """Whoever checks the outputs with `make verify` has checked what the documents say."""
     published = outputs.read(ROOT)["outputs"]
-    pictures = {path.name for path in (ROOT / "docs").glob("*.png") if not path.name.startswith(f"{publish.STUDY}-")}
+    others = (f"{publish.STUDY}-", f"{publish.RECIPE}-")
+    pictures = {path.name for path in (ROOT / "docs").glob("*.png") if not path.name.startswith(others)}
     assert pictures
     assert pictures == {Path(path).name for path in published if path.endswith(".png")}
     for name in pictures:
