@@ -80,7 +80,9 @@ def trial(results: Mapping[str, Result]) -> tuple[str, dict[str, tuple[object, o
     """
     settings, others = results[TRIAL].record.hyperparameters, variants(results)
     name = counterpart(settings, settings.classes, others)
-    return None if name is None else (name, differences(others[name], settings))
+    if name is None:
+        return None
+    return name, differences(others[name], settings)
 
 
 def within_classes(variants: Mapping[str, Hyperparameters]) -> list[Pair]:

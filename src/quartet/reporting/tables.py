@@ -231,14 +231,17 @@ def trial_settings(results: Mapping[str, Result]) -> str:
     if compared is None:
         return "No variant has as many classes."
     name, changes = compared
+    if not changes:
+        return f"Here it has the settings of `{name}`."
     listed = ", ".join(f"{key} {new} instead of {old}" for key, (old, new) in changes.items())
-    return f"Here it has {f'other settings than `{name}`: {listed}' if changes else f'the settings of `{name}`'}."
+    return f"Here it has other settings than `{name}`: {listed}."
 
 
 def trial_loss(results: Mapping[str, Result]) -> str:
     """Say why the trial's training loss cannot be compared with the other losses; nothing if it can."""
     settings = results[TRIAL].record.hyperparameters
-    harder = ["augmented images"] * settings.augment + ["smoothed labels"] * bool(settings.label_smoothing)
+    reasons = {"augmented images": settings.augment, "smoothed labels": settings.label_smoothing}
+    harder = [what for what, applies in reasons.items() if applies]
     return f" The training loss of `{TRIAL}` is that of {' and '.join(harder)}." if harder else ""
 
 
