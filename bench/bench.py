@@ -535,16 +535,25 @@ def commit(folder: Path) -> None:
         subprocess.run(["git", "config", key, value], cwd=folder, check=True)
 
 
+def names(outs: Iterable[str | dict[str, Any]]) -> list[str]:
+    """Return the paths of a stage's outputs, without what dvc.yaml says of each."""
+    return [out if isinstance(out, str) else next(iter(out)) for out in outs]
+
+
 def without_code(pipeline: dict[str, Any]) -> dict[str, Any]:
-    """Return a dvc.yaml's stages, outputs and parameters, with commands that only make the outputs, and no code."""
+    """Return a dvc.yaml's stages, outputs and parameters, with commands that only make the outputs.
+
+    What no stage makes, such as code, is no dependency.
+    """
+    bodies = {name: stage.get("do", stage) for name, stage in pipeline["stages"].items()}
+    outs = {name: names(body["outs"]) for name, body in bodies.items()}
+    makes = {name: [*outs[name], *body.get("metrics", [])] for name, body in bodies.items()}
+    made = [f"{out}/" for of_stage in makes.values() for out in of_stage]
     stages = {}
     for name, stage in pipeline["stages"].items():
-        body = dict(stage.get("do", stage))
-        outs = [next(iter(out)) if isinstance(out, dict) else out for out in body["outs"]]
-        metrics = body.get("metrics", [])
-        makes = [f"mkdir -p $(dirname {out}) && echo '{{}}' > {out}" for out in [*outs, *metrics]]
-        kept = [dep for dep in body.get("deps", []) if not dep.startswith("src/")]
-        body |= {"cmd": " && ".join(makes), "outs": outs, "deps": kept}
+        deps = [dep for dep in bodies[name].get("deps", []) if any(out.startswith(f"{dep}/") for out in made)]
+        cmd = " && ".join(f"mkdir -p $(dirname {out}) && echo '{{}}' > {out}" for out in makes[name])
+        body = {**bodies[name], "cmd": cmd, "outs": outs[name], "deps": deps}
         stages[name] = {**stage, "do": body} if "do" in stage else body
     return {**pipeline, "stages": stages}
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -78,8 +81,17 @@ def test_stages_without_code_keep_their_names_outputs_and_order():
     assert bare["stages"]["train"]["foreach"] == "${variants}"
     evaluate = bare["stages"]["evaluate"]
     assert evaluate["metrics"] == ours["stages"]["evaluate"]["metrics"]
-    assert evaluate["deps"] == [dep for dep in ours["stages"]["evaluate"]["deps"] if not dep.startswith("src/")]
+    assert evaluate["deps"] == ["data/split/manifest.json", "data/split/test.safetensors", "stages/train"]
     assert "python" not in yaml.safe_dump(bare)
+
+
+def test_stages_without_code_run_in_an_empty_folder(tmp_path):
+    bare = bench.without_code(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8")))
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(bare), encoding="utf-8")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for command in (["init", "-q", "--no-scm"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True)
+    assert (tmp_path / "stages/page/index.html").read_text() == "{}\n"
 
 
 @pytest.mark.parametrize(
