@@ -81,6 +81,8 @@ def confirm(
     plan: Sweep, settings: Params, recipes: Mapping[str, Hyperparameters], pool: Split, test: Split
 ) -> dict[str, Arm]:
     """Train each recipe with the fresh seeds, on the pipeline's own split of `pool`, and try it on the test set."""
+    from tqdm import tqdm
+
     seeds = range(search.FIRST_FRESH_SEED, search.FIRST_FRESH_SEED + plan.fresh_seeds)
     jobs = [job for seed in seeds for job in search.jobs(recipes, settings, seed, settings.data.seed)]
     data = Data(pool, test, settings.data.validation_fraction)
@@ -91,10 +93,11 @@ def confirm(
         own = [result for job, result in zip(jobs, results, strict=True) if job.arm == name]
         groups = settings.class_groups(recipe.classes)
         seen, labels = loop.examples(training, groups), splits.merge(test.labels, groups)
+        shown = tqdm(own, desc=f"{name}, accuracy on training images", unit="network", disable=None)
         right = np.array([np.zeros(len(labels), bool) if result.diverged else result.test == labels for result in own])
         confirmed[name] = Arm(
             recipe,
-            100 * np.array([_accuracy(result, recipe, seen) for result in own]),
+            100 * np.array([_accuracy(result, recipe, seen) for result in shown]),
             np.array([result.val_accuracy for result in own]),
             100 * right.mean(axis=1),
             np.array([result.seconds for result in own]),
