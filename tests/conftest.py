@@ -42,6 +42,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """PyTorch computes with one thread, as in a training: those of several workers would wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     shutil.copy(PARAMS, tmp_path)
