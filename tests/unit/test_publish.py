@@ -280,7 +280,7 @@ def test_what_a_search_found_is_published_with_its_tables(sweep):
     page = (publish.DOCS / "recipe.md").read_text(encoding="utf-8")
     assert page == (
         "before\n<!-- recipe:begin -->\na headline\n\na table\n\n![Each trial's accuracy](recipe-history.png)\n\n"
-        "All numbers: [trials](recipe-trials.csv), [finalists](recipe-finalists.csv),"
+        "The accuracies of each training: [trials](recipe-trials.csv), [finalists](recipe-finalists.csv),"
         " [confirmation](recipe-confirmation.csv)."
         f" Made by `make sweep`, published on {publish.machine()}.\n<!-- recipe:end -->\nafter\n"
     )

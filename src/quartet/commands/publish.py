@@ -100,7 +100,7 @@ def publish_sweep() -> None:
     for path in tables:
         files.write_bytes(DOCS / f"{RECIPE}-{path.name}", path.read_bytes())
     links = ", ".join(f"[{path.stem}]({RECIPE}-{path.name})" for path in tables)
-    made = f"All numbers: {links}. Made by `make sweep`, published on {machine()}."
+    made = f"The accuracies of each training: {links}. Made by `make sweep`, published on {machine()}."
     quote(RECIPE, f"{shown(found, RECIPE, paths.SWEEP_FIGURES)}\n{made}", DOCS / f"{RECIPE}.md")
     print(f"docs: {DOCS}/{RECIPE}.md, its figures and tables, and {README}")
 

@@ -161,12 +161,14 @@ def draw(study: Study, title: str) -> dict[str, bytes]:
     with figures.style(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # the pinned version draws them
         history = plots.plot_optimization_history(study, target_name="a trial")
-        history.set_title(f"Mean validation accuracy in percent\ndata: {title}")
+        history.set_title(f"Mean validation accuracy in percent, trials with all seeds\ndata: {title}")
+        for line in history.get_lines():  # the best so far, which stays until there is a better one
+            line.set_drawstyle("steps-post")
         history.set_ylabel("")
         history.legend(loc="best")
         shared = plots.plot_param_importances(of_first_seed(study), evaluator=evaluator)
         shared.set_title("", loc="left")  # Optuna's
-        shared.set_title(f"Importance for the accuracy\ndata: {title}")
+        shared.set_title(f"Importance for the accuracy of a first training\ndata: {title}")
         shared.set(xlabel="", ylabel="")
         if legend := shared.get_legend():
             legend.remove()
@@ -230,9 +232,9 @@ def page(found: Found) -> str:
             _arms(found),
             f"Means over {plan.fresh_seeds} seeds after the last epoch; in brackets, 95% intervals of the mean. The search"
             " used neither these seeds nor these validation images. `before` is the recipe that was found by hand, `found`"
-            " the best trial; `-bn` is with batch norm, which all trials had. Training images are not augmented for their"
-            " accuracy. Missed by all are the test images that the networks of all seeds read wrong. A training that"
-            " diverges counts as one without a right answer.",
+            " the best trial; `-bn` is with batch norm, which all trials had. The training accuracy is that of the images"
+            " without augmentation. Missed by all are the test images that the networks of all seeds read wrong. A training"
+            " that diverges counts as one without a right answer.",
             _comparisons(found),
             f"**holds**: p is below 0.05, and the whole interval is above {found.margin:g} points.",
             "## The search",
@@ -242,8 +244,9 @@ def page(found: Found) -> str:
             f" {plan.final_epochs} epochs with {plan.seeds} seeds, for {longer:.1f} hours of a core, and the recipes above"
             f" for {confirmed:.1f}.",
             _settings(found),
-            "The importance is by functional ANOVA, the correlation that of ranks (Spearman's): above 0, more is better."
-            " Both are of the first training of all trials; the search tries more often what was good before.",
+            "The importance is by functional ANOVA, the correlation that of ranks (Spearman's): above 0, higher values went"
+            " with higher accuracies. Both are of the first training of all trials; the search tries more often what was"
+            " good before.",
             f"![The trials with all seeds]({paths.SWEEP_FIGURES.name}/history.png)",
             f"![The importance of each setting]({paths.SWEEP_FIGURES.name}/importance.png)\n",
         ]
@@ -251,11 +254,11 @@ def page(found: Found) -> str:
 
 
 def _headline(found: Found) -> str:
-    short, longer = (found.arms[name] for name in ("found-bn", LONGER))
-    reached = [span(statistics.summary(arm.test)._asdict(), POINTS, sign="") for arm in (short, longer)]
+    before, short, longer = (found.arms[name] for name in ("before-bn", "found-bn", LONGER))
+    old, new, last = (span(statistics.summary(arm.test)._asdict(), POINTS, sign="") for arm in (before, short, longer))
     return (
-        f"Of {len(found.tried)} recipes, the best on validation images brings the network with batch norm to {reached[0]} %"
-        f" test accuracy in {short.recipe.epochs} epochs, the best for longer to {reached[1]} % in {longer.recipe.epochs}"
+        f"Of {len(found.tried)} recipes, the best on validation images brings the network with batch norm from {old} % to"
+        f" {new} % test accuracy in {short.recipe.epochs} epochs, the best of {longer.recipe.epochs} epochs to {last} %"
         f" ({found.plan.fresh_seeds} fresh seeds)."
     )
 
