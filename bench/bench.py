@@ -535,9 +535,9 @@ def commit(folder: Path) -> None:
         subprocess.run(["git", "config", key, value], cwd=folder, check=True)
 
 
-def names(outs: Iterable[str | dict[str, Any]]) -> list[str]:
-    """Return the paths of a stage's outputs, without what dvc.yaml says of each."""
-    return [out if isinstance(out, str) else next(iter(out)) for out in outs]
+def made_by(stage: dict[str, Any]) -> list[str]:
+    """Return the paths of a stage's outputs and metrics, without what dvc.yaml says of each."""
+    return [out if isinstance(out, str) else next(iter(out)) for out in [*stage["outs"], *stage.get("metrics", [])]]
 
 
 def without_code(pipeline: dict[str, Any]) -> dict[str, Any]:
@@ -546,14 +546,12 @@ def without_code(pipeline: dict[str, Any]) -> dict[str, Any]:
     What no stage makes, such as code, is no dependency.
     """
     bodies = {name: stage.get("do", stage) for name, stage in pipeline["stages"].items()}
-    outs = {name: names(body["outs"]) for name, body in bodies.items()}
-    makes = {name: [*outs[name], *body.get("metrics", [])] for name, body in bodies.items()}
-    made = [f"{out}/" for of_stage in makes.values() for out in of_stage]
+    made = [f"{out}/" for body in bodies.values() for out in made_by(body)]
     stages = {}
     for name, stage in pipeline["stages"].items():
         deps = [dep for dep in bodies[name].get("deps", []) if any(out.startswith(f"{dep}/") for out in made)]
-        cmd = " && ".join(f"mkdir -p $(dirname {out}) && echo '{{}}' > {out}" for out in makes[name])
-        body = {**bodies[name], "cmd": cmd, "outs": outs[name], "deps": deps}
+        cmd = " && ".join(f"mkdir -p $(dirname {out}) && echo '{{}}' > {out}" for out in made_by(bodies[name]))
+        body = {**bodies[name], "cmd": cmd, "deps": deps}
         stages[name] = {**stage, "do": body} if "do" in stage else body
     return {**pipeline, "stages": stages}
 
