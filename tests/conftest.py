@@ -43,11 +43,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """PyTorch computes with one thread, as in a training: those of several workers would wait for each other."""
-    import torch
+def one_thread(worker_id: str):
+    """Workers beside each other compute with one thread each, as a training does: more would wait for each other."""
+    if worker_id != "master":
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 @pytest.fixture
