@@ -101,6 +101,7 @@ def chosen(workspace, monkeypatch):
         monkeypatch.delenv(data_set.variable, raising=False)
         return data_set
 
+    monkeypatch.delenv(catalogue.MNIST.variable, raising=False)  # the sample refuses it
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "RETRIES", 0)  # pooch waits a second before each
